@@ -1,0 +1,84 @@
+"""Every error that a person can cause, drawn as a tree.
+
+LMoEError                 catch this to catch them all
+├── BaseModelError        the base model cannot be had or is of a kind we cannot route
+├── BankError             no such bank, or its folder is damaged
+│   └── BaseMismatchError the bank was made for another base model
+├── AdapterError          a LoRA adapter cannot become an expert
+├── PlanError             a routing plan asks for something this bank cannot do
+├── TextError             nothing to run on
+│   └── ContextLengthError  more tokens than the model can read
+├── ConfigError           an option is unknown, missing or out of range
+├── DataError             a data file cannot be read or holds nothing to train on
+└── StorageError          a file cannot be written or read back
+
+A message is one sentence that says which thing, what came, what was expected and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LMoEError(Exception):
+    """Something a caller can put right; the message says how."""
+
+
+class BaseModelError(LMoEError):
+    """The base model cannot be had, or is of a kind that cannot be routed."""
+
+
+class BankError(LMoEError):
+    """No such bank, or its folder is damaged."""
+
+
+class BaseMismatchError(BankError):
+    """The bank was made for another base model."""
+
+
+class AdapterError(LMoEError):
+    """A LoRA adapter cannot become an expert of this base model."""
+
+
+class PlanError(LMoEError):
+    """A routing plan asks for something this bank cannot do."""
+
+
+class TextError(LMoEError):
+    """There is nothing to run on."""
+
+
+class ContextLengthError(TextError):
+    """A text has more tokens than the model can read.
+
+    Attributes:
+        tokens: how many tokens the text has.
+        limit: how many the model can read.
+    """
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The text has {tokens:,} tokens and this model reads at most {limit:,}; "
+            f"shorten it, or ask for it to be cut to the first {limit:,} tokens."
+        )
+        self.tokens = tokens
+        self.limit = limit
+
+
+class ConfigError(LMoEError):
+    """An option is unknown, missing or out of range."""
+
+
+class DataError(LMoEError):
+    """A data file cannot be read, or holds nothing to train on."""
+
+
+class StorageError(LMoEError):
+    """A file cannot be written or read back."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest known one, and all of them."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}There is {', '.join(names) if names else 'nothing yet'}."

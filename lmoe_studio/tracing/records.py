@@ -1,0 +1,112 @@
+"""RoutingTrace: what one run did, token by token, as plain numpy arrays and names (no torch)."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingTrace:
+    """One sequence's routing, as it was applied.
+
+    Axes: `position` in the sequence; `site`, a place where a router decides; `expert` in the
+    bank's order. With router scope "layer" or "shared" there is one site a decoder block, so
+    `[position, site, expert]` reads `[position, layer, expert]`; with scope "module" there is
+    one site for each target linear of each block.
+    """
+
+    run: str
+    """Name of the run, unique enough to tell two traces apart."""
+    bank: str
+    base: str
+    experts: tuple[str, ...]
+    site_layers: tuple[int, ...]
+    """Decoder block of each site."""
+    site_modules: tuple[str, ...] | None
+    """Target linear of each site; None unless the router's scope is "module"."""
+
+    token_ids: NDArray[np.int32]
+    """`[position]`"""
+    tokens: tuple[str, ...]
+    """The text that each token adds; an incomplete character shows as U+FFFD."""
+    generated: NDArray[np.bool_]
+    """`[position]`: False for the prompt, True for what the model wrote."""
+    special: NDArray[np.bool_]
+    """`[position]`: the tokenizer's special tokens (beginning of text, chat marks)."""
+
+    router_logits: FloatArray
+    """`[position, site, expert]`: the router's scores."""
+    router_probs: FloatArray
+    """`[position, site, expert]`: their softmax (or sigmoid), before top-k and plan."""
+    routing_weights: FloatArray
+    """`[position, site, expert]`: what each expert's update was multiplied by."""
+    overridden: NDArray[np.bool_]
+    """`[position, site, expert]`: True where a plan changed the router's own weight."""
+
+    logprobs: FloatArray
+    """`[position]`: natural log-probability of each token given those before; NaN for the first."""
+    ranks: NDArray[np.int32]
+    """`[position]`: 1 if the token was the most likely one; 0 for the first position."""
+    entropies: FloatArray
+    """`[position]`: entropy in nats of the distribution the token was drawn from; NaN first."""
+    alternative_ids: NDArray[np.int32]
+    """`[position, k]`: the k most likely tokens for this position, best first; -1 for the first."""
+    alternative_logprobs: FloatArray
+    """`[position, k]`; NaN for the first position."""
+    alternative_tokens: tuple[tuple[str, ...], ...]
+    """`[position][k]`: their texts; empty strings for the first position."""
+
+    contributions: FloatArray | None = None
+    """`[position, site, expert]`: norm of the update each expert added, over a site's linears."""
+    plan: str | None = None
+    """The routing plan as JSON; None where the router was left alone."""
+    seed: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cells = (len(self.token_ids), len(self.site_layers), len(self.experts))
+        for name in ("router_logits", "router_probs", "routing_weights", "overridden"):
+            shape = getattr(self, name).shape
+            assert shape == cells, f"{name} has shape {shape}, not {cells}"
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the last bit, NaN equal to NaN."""
+        return isinstance(other, RoutingTrace) and all(
+            _same(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.tokens)
+
+    @property
+    def num_layers(self) -> int:
+        return len(set(self.site_layers))
+
+    def by_layer(self, values: NDArray[Any]) -> FloatArray:
+        """`[position, site, expert]` averaged over the sites of each block: `[position, layer, …]`.
+
+        The identity (no copy) unless the router's scope is "module".
+        """
+        if self.site_modules is None:
+            return values
+        layers = sorted(set(self.site_layers))
+        sites = np.asarray(self.site_layers)
+        return np.stack([values[:, sites == layer].mean(axis=1) for layer in layers], axis=1)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, np.ndarray):
+        return a == b
+    if not isinstance(b, np.ndarray) or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
