@@ -1,0 +1,1 @@
+"""The browser interface: the only part that knows Gradio. Start it with `ui.app.launch`."""

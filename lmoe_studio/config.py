@@ -1,0 +1,109 @@
+"""Config: the frozen base of everything a file, a form or a command line can set.
+
+Also the settings that several folders share. No torch here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lmoe_studio.errors import ConfigError, did_you_mean
+
+Composition = Literal["output", "factor"]
+
+
+class Config(BaseModel):
+    """Frozen options; an unknown key is refused with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: Any, *, source: str) -> Self:
+        """Check plain values. Raises ConfigError, one sentence a mistake, naming `source`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(_sentence(cls, item) for item in error.errors())
+            raise ConfigError(f"{source}: {problems}.") from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read a YAML or JSON file (JSON is YAML)."""
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a UTF-8 text file.") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            raise ConfigError(f"{path}{where}: this is not valid YAML or JSON.") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected options as `name: value`, got {type(values).__name__}.")
+        return cls.parse(values, source=str(path))
+
+    def write(self, path: Path | str) -> None:
+        """Write JSON for a name that ends in .json, YAML otherwise."""
+        values = self.model_dump(mode="json")
+        path = Path(path)
+        if path.suffix == ".json":
+            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        else:
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        path.write_text(text, encoding="utf-8")
+
+
+class RouterSettings(Config):
+    """How hidden states become routing weights."""
+
+    kind: str = Field("linear", description="linear (learned), uniform, blend (fixed) or arrow.")
+    scope: Literal["layer", "shared", "module"] = Field(
+        "layer",
+        description="One router a decoder block; one for all, reading the embeddings; "
+        "or one for each target linear, reading that linear's input.",
+    )
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=1, description="Keep the k largest; none keeps all.")
+    renormalise: bool = Field(True, description="After top-k, let the kept weights sum as before.")
+    blend: dict[str, float] | None = Field(None, description="Weight by expert, for kind blend.")
+
+    @model_validator(mode="after")
+    def _blend_needs_weights(self) -> Self:
+        if (self.kind == "blend") != (self.blend is not None):
+            raise ValueError("`blend` (weight by expert) goes with kind 'blend' and with no other")
+        return self
+
+    def __str__(self) -> str:
+        scope = {"layer": "per layer", "shared": "shared by all layers", "module": "per module"}
+        parts = [self.kind, scope[self.scope], self.activation]
+        if self.temperature != 1:
+            parts.append(f"temperature {self.temperature:g}")
+        if self.top_k:
+            parts.append(f"top {self.top_k}" + ("" if self.renormalise else ", not renormalised"))
+        return ", ".join(parts)
+
+
+def _sentence(cls: type[BaseModel], item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        hint = did_you_mean(str(item["loc"][-1]), _known_keys(cls, item["loc"][:-1]))
+        return f"unknown option '{where}', {hint.rstrip('.')}"
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if item["type"] == "missing" else f", got {str(item['input'])[:80]!r}"
+    return f"{where + ': ' if where else ''}{message}{given if where else ''}"
+
+
+def _known_keys(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        inner = cls.model_fields.get(str(part))
+        annotation = inner.annotation if inner else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        cls = annotation
+    return list(cls.model_fields)

@@ -1,0 +1,214 @@
+"""What the adapter_config.json of a LoRA says, field by field.
+
+Fields that change what the weights mean are refused with the reason; fields about training are
+passed over. No regular expression from the file is ever evaluated: some never return.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lmoe_studio.errors import AdapterError
+from lmoe_studio.experts.safetensors_check import show, strict_json
+
+CONFIG = "adapter_config.json"
+MAX_CONFIG_BYTES = 256 * 1024
+MAX_RANK = 1024
+MAX_ALPHA = 1e4
+_MAX_BASE_LENGTH = 1000
+
+_SHARED = "it changes parts of the base model that all experts share"
+_OTHER_METHOD = "it computes something else than scale · B @ A"
+_RUNS_CODE = "it names code to import"
+_MUST_BE_EMPTY = {
+    "alora_invocation_tokens": _OTHER_METHOD,
+    "arrow_config": _OTHER_METHOD,
+    "auto_map": _RUNS_CODE,
+    "fan_in_fan_out": "its weights are stored the other way round",
+    "kasa_config": _OTHER_METHOD,
+    "layer_replication": _SHARED,
+    "loftq_config": _SHARED,
+    "lora_bias": "it adds a bias to the layers",
+    "megatron_config": _RUNS_CODE,
+    "modules_to_save": _SHARED,
+    "target_parameters": "it adapts bare parameters and not linear layers",
+    "trainable_token_indices": _SHARED,
+    "trust_remote_code": _RUNS_CODE,
+    "use_bdlora": _OTHER_METHOD,
+    "use_dora": _OTHER_METHOD,
+    "use_qalora": _OTHER_METHOD,
+}
+# Every field that is named nowhere in this file must be empty too; for these we can say why.
+
+_ABOUT_TRAINING = {
+    *("eva_config", "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform"),
+    *("lora_dropout", "peft_version", "qalora_group_size", "revision", "runtime_config"),
+    "task_type",
+}
+_NARROWING = ("exclude_modules", "layers_pattern", "layers_to_transform")
+_HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+# The other ways to start (PiSSA, OLoRA, CorDA, LoftQ, …) change the weights of the base model.
+
+_PATTERN_KEY = re.compile(r"\^?\w+(\.\w+)*", re.ASCII)
+_LIBRARY = re.compile(r"(transformers|peft)(\.\w+)*", re.ASCII)
+
+Pattern = dict[str, tuple[int, float]]
+"""By the end of a module path: where the key stands in the file, and the value."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The fields of an adapter's configuration that say what its weights mean."""
+
+    rank: int
+    alpha: float
+    is_rank_stabilised: bool
+    rank_pattern: Pattern
+    alpha_pattern: Pattern
+    target_modules: frozenset[str] | None
+    """Ends of module paths; None where the file has a regular expression or nothing."""
+    is_narrowed: bool
+    """Whether further fields leave out some of the target modules."""
+    base: str | None
+
+    def rank_of(self, path: str) -> int:
+        return int(_first_match(self.rank_pattern, path, self.rank))
+
+    def scale_of(self, path: str) -> float:
+        alpha, rank = _first_match(self.alpha_pattern, path, self.alpha), self.rank_of(path)
+        return alpha / math.sqrt(rank) if self.is_rank_stabilised else alpha / rank
+
+    def is_target(self, path: str) -> bool:
+        return self.target_modules is None or any(end in self.target_modules for end in _ends(path))
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Of "a.b.c": "a.b.c", "b.c" and "c"."""
+    yield path
+    while "." in path:
+        path = path.split(".", 1)[1]
+        yield path
+
+
+def _first_match(pattern: Pattern, path: str, default: float) -> float:
+    """PEFT takes the first key of the file that ends the path; a leading ^ asks for all of it."""
+    matches = [pattern[key] for key in ("^" + path, *_ends(path)) if key in pattern]
+    return min(matches)[1] if matches else default
+
+
+def parse_config(raw: bytes) -> AdapterConfig:
+    """Checks the bytes of an adapter_config.json.
+
+    Raises:
+        AdapterError: it does not describe a plain LoRA.
+    """
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise AdapterError(
+            f"{CONFIG} is larger than the {MAX_CONFIG_BYTES // 1024} KB that were expected at most;"
+            f" save the adapter again with PEFT."
+        )
+    return check_config(strict_json(raw, CONFIG))
+
+
+def check_config(fields: Mapping[str, object]) -> AdapterConfig:
+    """Takes the known fields; refuses what a plain LoRA does not have."""
+    rest = {name: value for name, value in fields.items() if name not in _ABOUT_TRAINING}
+    _take_fixed_fields(rest)
+    config = AdapterConfig(
+        rank=_rank("r", rest.pop("r", None)),
+        alpha=_alpha("lora_alpha", rest.pop("lora_alpha", None)),
+        is_rank_stabilised=_flag("use_rslora", rest.pop("use_rslora", None)),
+        rank_pattern=_pattern("rank_pattern", rest.pop("rank_pattern", None), _rank),
+        alpha_pattern=_pattern("alpha_pattern", rest.pop("alpha_pattern", None), _alpha),
+        target_modules=_target_modules(rest.pop("target_modules", None)),
+        is_narrowed=any(fields.get(name) is not None for name in _NARROWING),
+        base=_base(rest.pop("base_model_name_or_path", None)),
+    )
+    for name, value in rest.items():
+        if value:
+            reason = _MUST_BE_EMPTY.get(name, "a plain LoRA has no such field")
+            _refuse(name, value, "nothing", reason)
+    return config
+
+
+def _refuse(name: str, value: object, expected: str, reason: str = "") -> NoReturn:
+    because = f", because {reason}" if reason else ""
+    raise AdapterError(
+        f"{CONFIG} has {show(value)} in the field {show(name)} where {expected} was "
+        f"expected{because}; import a plain LoRA adapter."
+    )
+
+
+def _take_fixed_fields(rest: dict[str, object]) -> None:
+    """Takes out the fields that have one right value, or a few."""
+    if (value := rest.pop("peft_type", None)) != "LORA":
+        _refuse("peft_type", value, "'LORA'", "no other kind can become an expert")
+    if (value := rest.pop("bias", None)) not in (None, "none"):
+        _refuse("bias", value, "'none'", "biases belong to the base model")
+    if (value := rest.pop("megatron_core", None)) not in (None, "megatron.core"):
+        _refuse("megatron_core", value, "'megatron.core' or nothing", _RUNS_CODE)
+    if (value := rest.pop("init_lora_weights", None)) not in _HARMLESS_INITS:
+        _refuse("init_lora_weights", value, "true", "other ways to start change the base model")
+    if not _is_harmless_mapping(value := rest.pop("auto_mapping", None)):
+        _refuse("auto_mapping", value, "nothing or a class of transformers", _RUNS_CODE)
+
+
+def _is_harmless_mapping(value: object) -> bool:
+    """PEFT names the base model's class here where it knows no task; we import nothing of it."""
+    match value:
+        case None:
+            return True
+        case {"base_model_class": str(), "parent_library": str(library), **rest}:
+            return set(rest) <= {"unsloth_fixed"} and bool(_LIBRARY.fullmatch(library))
+        case _:
+            return False
+
+
+def _rank(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RANK:
+        _refuse(name, value, f"a whole number from 1 to {MAX_RANK}")
+    return value
+
+
+def _alpha(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_ALPHA:
+        _refuse(name, value, f"a number above 0 and at most {MAX_ALPHA:g}")
+    return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool | None):
+        _refuse(name, value, "true or false")
+    return bool(value)
+
+
+def _pattern(name: str, value: object, check: Callable[[str, object], float]) -> Pattern:
+    if not isinstance(value, dict | None):
+        _refuse(name, value, "an object")
+    for key in value or {}:
+        if not _PATTERN_KEY.fullmatch(key):
+            _refuse(name, key, "the plain end of a module path", "no regular expression is run")
+    return {
+        key: (place, check(f"{name}.{key}", number))
+        for place, (key, number) in enumerate((value or {}).items())
+    }
+
+
+def _target_modules(value: object) -> frozenset[str] | None:
+    match value:
+        case None | str():  # "all-linear" or a regular expression; the tensors say what it means
+            return None
+        case [*names] if all(isinstance(name, str) for name in names):
+            return frozenset(names)
+        case _:
+            _refuse("target_modules", value, "a list of module names")
+
+
+def _base(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.isprintable() or len(value) > _MAX_BASE_LENGTH:
+        _refuse("base_model_name_or_path", value, "the name of a model")
+    return value

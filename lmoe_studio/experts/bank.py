@@ -1,0 +1,118 @@
+"""ExpertBank: named, ordered experts of one base model, with the settings of their router.
+
+Plain data on the CPU. `attach.py` puts it beside a model, `files.py` on disk.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from lmoe_studio.base_models import BaseIdentity
+from lmoe_studio.config import Composition, RouterSettings
+from lmoe_studio.errors import AdapterError, BankError, did_you_mean
+from lmoe_studio.experts.adapter import read_adapter
+from lmoe_studio.experts.lora import LoraAdapter
+
+
+@dataclass(frozen=True)
+class Expert:
+    """An adapter with a place in a bank."""
+
+    name: str
+    adapter: LoraAdapter
+    description: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertBank:
+    """The experts of one L-MoE and everything needed to route them."""
+
+    name: str
+    base: BaseIdentity
+    experts: tuple[Expert, ...]
+    router: RouterSettings = field(default_factory=RouterSettings)
+    router_state: dict[str, Tensor] = field(default_factory=dict)
+    """The router's tensors; empty for a router that has none."""
+    composition: Composition = "output"
+    training: dict[str, Any] | None = None
+    """How the bank was trained; None for an imported one."""
+
+    def __post_init__(self) -> None:
+        if not self.experts:
+            raise BankError(f"Bank '{self.name}' has no experts; it needs at least one.")
+        names = self.expert_names
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise BankError(
+                f"Bank '{self.name}' has two experts named {', '.join(sorted(twice))}; "
+                "give each a name of its own."
+            )
+        if self.router.blend is not None:
+            for name in self.router.blend:
+                self.expert_index(name)
+
+    @classmethod
+    def from_adapters(
+        cls,
+        adapters: Mapping[str, Path | str],
+        *,
+        base: BaseIdentity,
+        name: str = "imported",
+        router: RouterSettings | None = None,
+    ) -> Self:
+        """Make a bank of PEFT LoRA folders, one expert a name.
+
+        Raises:
+            AdapterError: a folder is no sound LoRA of this base, or names another base.
+        """
+        experts = []
+        for expert, folder in adapters.items():
+            adapter = read_adapter(folder, base.linear_shapes)
+            experts.append(Expert(expert, adapter))
+        _refuse_mixed_bases(experts)
+        return cls(name, base, tuple(experts), router or RouterSettings(kind="uniform"))
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        return tuple(expert.name for expert in self.experts)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of the linear layers that at least one expert changes, in a fixed order."""
+        names = {name for expert in self.experts for name in expert.adapter.factors}
+        return tuple(sorted(names, key=_natural))
+
+    @property
+    def num_parameters(self) -> int:
+        experts = sum(expert.adapter.num_parameters for expert in self.experts)
+        return experts + sum(tensor.numel() for tensor in self.router_state.values())
+
+    def expert_index(self, name: str) -> int:
+        """Place of an expert. Raises BankError with the names there are."""
+        try:
+            return self.expert_names.index(name)
+        except ValueError:
+            known = did_you_mean(name, self.expert_names)
+            raise BankError(f"Bank '{self.name}' has no expert '{name}'; {known}") from None
+
+    def with_router(self, router: RouterSettings, state: dict[str, Tensor] | None = None) -> Self:
+        """The same experts under another router."""
+        return replace(self, router=router, router_state=state or {})
+
+
+def _refuse_mixed_bases(experts: list[Expert]) -> None:
+    named = {expert.adapter.base: expert.name for expert in experts if expert.adapter.base}
+    if len(named) > 1:
+        pairs = ", ".join(f"'{expert}' for {base}" for base, expert in named.items())
+        raise AdapterError(
+            f"These adapters were made for different base models ({pairs}); "
+            "a bank holds adapters of one base model."
+        )
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]

@@ -1,0 +1,209 @@
+"""What a file from somebody else must look like before anything else may read it.
+
+Ordinary files only, strict JSON, and a safetensors header that says what its bytes say. The
+safetensors library itself lets pass duplicate keys, headers of 100 MB, a hundred thousand tensors
+and shapes such as (0, 2**60); all of them are refused here, before it sees the file.
+"""
+
+import json
+import math
+import os
+import reprlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from lmoe_studio.errors import AdapterError
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 10_000
+BYTES_PER_VALUE = {"F32": 4, "F16": 2, "BF16": 2}
+HOW_TO_CONVERT = (
+    "where you trust its author, load it with PEFT once and save it again with save_pretrained, "
+    "which writes adapter_model.safetensors"
+)
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_PICKLES = {b"PK": "a zip archive, as torch.save writes it", b"\x80": "a Python pickle"}
+_OTHERS = {b"\x93NUMPY": "a NumPy file", b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip archive"}
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def show(value: object) -> str:
+    """A value from a file, fit for a message: control characters escaped, cut where too long."""
+    return _repr.repr(value)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Opens an ordinary file; never follows a link and never waits on a pipe."""
+    try:
+        _require_regular(path.lstat().st_mode, path.name)
+        # Without the two flags, a link or a pipe put there since the line above would be opened.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | flags), "rb")
+    except OSError as error:
+        raise AdapterError(
+            f"{path.name} cannot be read ({error.strerror}); check the file and its permissions."
+        ) from None
+    try:
+        _require_regular(os.fstat(file.fileno()).st_mode, path.name)
+    except AdapterError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a device")
+        raise AdapterError(
+            f"{name} is {kind} where an ordinary file was expected; copy the file itself there."
+        )
+
+
+def strict_json(raw: bytes, name: str) -> dict[str, object]:
+    """Parses a JSON object in UTF-8; refuses duplicate keys and the constants NaN and Infinity."""
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except AdapterError as error:
+        reason = str(error)
+    except UnicodeDecodeError:
+        reason = "its text is not UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg.split(':')[0].lower()} at line {error.lineno}, column {error.colno}"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError:  # Python converts no whole number of more than 4,300 digits
+        reason = "it holds a number of thousands of digits"
+    else:
+        if isinstance(value, dict):
+            return value
+        reason = f"it holds {show(value)} where an object {{…}} was expected"
+    raise AdapterError(f"The JSON of {name} is not valid: {reason}; save the adapter again.")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise AdapterError(f"the key {show(key)} occurs twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise AdapterError(f"{name} is not a JSON number")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The checked beginning of a safetensors file."""
+
+    raw: bytes
+    """The bytes themselves, to be handed on in place of a second reading of the file."""
+    shapes: dict[str, tuple[int, int]]
+    """The shape of each tensor; a LoRA has matrices only."""
+
+
+def read_header(file: BufferedReader, name: str) -> Header:
+    """Reads and checks the header of a safetensors file; leaves the file where its data begin."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(9)
+    if start[8:] != b"{":
+        raise AdapterError(_not_safetensors(start, size, name))
+    length = int.from_bytes(start[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise AdapterError(
+            f"{name} announces a header of {length:,} bytes where at most {MAX_HEADER_BYTES:,} "
+            f"were expected; save the adapter again."
+        )
+    raw = start + file.read(length - 1)
+    entries = strict_json(raw[8:], name)
+    entries.pop("__metadata__", None)
+    if len(entries) > MAX_TENSORS:
+        raise AdapterError(
+            f"{name} lists {len(entries):,} tensors where at most {MAX_TENSORS:,} were expected; "
+            f"import a plain LoRA adapter."
+        )
+    tensors = {key: _check_entry(key, entry, name) for key, entry in entries.items()}
+    _check_cover([(*span, key) for key, (_, span) in tensors.items()], size - len(raw), name)
+    return Header(raw, {key: shape for key, (shape, _) in tensors.items()})
+
+
+def _not_safetensors(start: bytes, size: int, name: str) -> str:
+    if not size:
+        return f"{name} is empty where safetensors were expected; copy the file again."
+    for magic, kind in _PICKLES.items():
+        if start.startswith(magic):
+            return (
+                f"{name} is {kind}, which can run code when it is read; expected was a safetensors "
+                f"file: {HOW_TO_CONVERT}."
+            )
+    kind = next(
+        (kind for magic, kind in _OTHERS.items() if start.startswith(magic)), "no such file"
+    )
+    return (
+        f"{name} was expected to be a safetensors file and is {kind} (it begins with "
+        f"{show(start)}); save the adapter again with PEFT."
+    )
+
+
+def _check_entry(key: str, entry: object, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The shape of one tensor, and where its data begin and end."""
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [*span], **rest} if not rest:
+            pass
+        case _:
+            raise AdapterError(
+                f"{name} describes the tensor {show(key)} as {show(entry)} where dtype, shape and "
+                f"data_offsets were expected; save the adapter again."
+            )
+    if dtype not in BYTES_PER_VALUE:
+        raise AdapterError(
+            f"{name} holds the tensor {show(key)} in {show(dtype)} where one of "
+            f"{', '.join(BYTES_PER_VALUE)} was expected; convert the adapter to one of them."
+        )
+    if len(shape) != 2 or not all(_is_count(n) and n > 0 for n in shape):
+        raise AdapterError(
+            f"{name} holds the tensor {show(key)} with shape {show(shape)} where a matrix of "
+            f"[rows, columns] was expected; import a plain LoRA adapter."
+        )
+    num_bytes = math.prod(shape) * BYTES_PER_VALUE[dtype]
+    if len(span) != 2 or not all(map(_is_count, span)) or span[1] - span[0] != num_bytes:
+        raise AdapterError(
+            f"{name} gives the tensor {show(key)} the data_offsets {show(span)} where two numbers "
+            f"{show(num_bytes)} apart were expected; copy the file again."
+        )
+    return (shape[0], shape[1]), (span[0], span[1])
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0  # True is an int too
+
+
+def _check_cover(spans: list[tuple[int, int, str]], num_bytes: int, name: str) -> None:
+    """The tensors must lie one after the other and fill the rest of the file."""
+    position = 0
+    for begin, end, key in sorted(spans):
+        if begin != position:
+            raise AdapterError(
+                f"{name} has the data of tensor {show(key)} begin at byte {show(begin)} where "
+                f"{position:,} was expected; save the adapter again."
+            )
+        position = end
+    if position != num_bytes:
+        raise AdapterError(
+            f"{name} holds {num_bytes:,} bytes of data where its header announces "
+            f"{show(position)}; copy the file again."
+        )

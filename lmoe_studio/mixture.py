@@ -1,0 +1,384 @@
+"""MixtureModel: the routed forward pass, where base model, experts and routers meet.
+
+    block l: hidden states ─► router ─► plan ─► weights ─► every bank layer of the block
+
+Weights live for the length of one forward pass and in one thread only: a plan is an argument of
+a call, so two callers with different plans cannot see each other's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from lmoe_studio.errors import AdapterError, PlanError
+from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
+from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, RankLayout
+from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.routing.apply import CompiledPlan, compile_plans
+from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
+
+PlanArgument = RoutingPlan | Sequence[RoutingPlan | None] | None
+"""One plan for every row of a batch, or one a row."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a router decides: a decoder block, or one linear layer of it."""
+
+    layer: int
+    module: str | None = None
+
+
+@dataclass(frozen=True)
+class RoutingRecord:
+    """What the routers said and what was applied in one forward pass; part of the graph."""
+
+    logits: Float[Tensor, "batch seq site expert"]
+    probs: Float[Tensor, "batch seq site expert"]
+    router_weights: Float[Tensor, "batch seq site expert"]
+    """The routers' own, before a plan."""
+    weights: Float[Tensor, "batch seq site expert"]
+    """What was applied."""
+    contributions: Float[Tensor, "batch seq site expert"] | None
+    """Norm of the update that each expert added, over all linear layers of a site."""
+
+
+@dataclass(frozen=True)
+class MixtureOutput:
+    """Result of a forward pass."""
+
+    logits: Float[Tensor, "batch kept vocab"]
+    past_key_values: Cache | None
+    routing: RoutingRecord | None
+    """None unless asked for with `record=True`."""
+
+
+class MixtureModel(nn.Module):
+    """A frozen base model with a bank attached to it, until `detach`."""
+
+    def __init__(
+        self, base: PreTrainedModel, bank: ExpertBank, *, dtype: torch.dtype | None = None
+    ) -> None:
+        """Attach `bank` to `base`, which is changed in place.
+
+        Raises:
+            BaseMismatchError: the bank does not fit the base model. Nothing is changed.
+            AdapterError: an expert changes a layer outside the decoder blocks.
+        """
+        super().__init__()
+        path, blocks = decoder_blocks(base)
+        self.bank = bank
+        self._layer_of = {name: block_of(name, path) for name in bank.modules}
+        outside = [name for name, layer in self._layer_of.items() if layer is None]
+        if outside:
+            raise AdapterError(
+                f"An expert changes {outside[0]}, which lies outside the decoder blocks and so has "
+                "no router; leave it out of the adapter."
+            )
+        self._current = _Current()
+        self.bank_layers = attach_bank(base, bank, self._current, dtype=dtype)
+        self.base = base
+        self.sites = self._find_sites()
+        self._site_index = {site: index for index, site in enumerate(self.sites)}
+        self.routers = self._build_routers()
+        self._hooks = [hook for index, block in enumerate(blocks) for hook in self._hook(index, block)]
+        self.num_layers = len(blocks)
+        self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"],
+        attention_mask: Int[Tensor, "batch total"] | None = None,
+        *,
+        plan: PlanArgument = None,
+        routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
+        generated: Bool[Tensor, "batch seq"] | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+        record: bool = False,
+        contributions: bool = False,
+        logits_to_keep: int = 0,
+    ) -> MixtureOutput:
+        """Run the base model with the experts mixed in.
+
+        Args:
+            input_ids: tokens of this pass.
+            attention_mask: 0 for padding, on either side; with a cache it covers cached tokens too.
+            plan: what to change about the routing.
+            routing_weights: weights to apply instead of the routers' and any plan's, for example
+                those of a trace.
+            generated: which of these tokens the model wrote itself; none if left out.
+            past_key_values: cache of the tokens before these.
+            use_cache: give a cache back.
+            record: give the routing back.
+            contributions: with `record`, also how much each expert added.
+            logits_to_keep: logits for the last n positions only; 0 for all.
+
+        Raises:
+            PlanError: the plan does not fit this bank, or there is not one a row.
+        """
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        tokens = _token_batch(input_ids, attention_mask, generated, past)
+        call = _Call(
+            tokens=tokens,
+            plan=self._compile(plan, tokens),
+            pinned=routing_weights,
+            outputs=[None] * len(self.sites) if record else None,
+            squares={} if record and contributions else None,
+        )
+        if self.bank.router.scope == "shared":
+            embeddings = self.base.get_input_embeddings()(input_ids)
+            call.shared = self.routers[0](embeddings, tokens)
+        with self._calling(call):
+            output = self.base(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=tokens.positions,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+            )
+        return MixtureOutput(output.logits, output.past_key_values, call.record())
+
+    def detach(self) -> PreTrainedModel:
+        """Give the base model back exactly as it came; this object is of no use afterwards."""
+        for hook in self._hooks:
+            hook.remove()
+        detach_bank(self.base)
+        return self.base
+
+    def to_bank(self) -> ExpertBank:
+        """The bank with the parameters as they are now (after training), on the CPU in float32."""
+        factors: list[dict[str, Any]] = [{} for _ in self.bank.experts]
+        for name, layer in self.bank_layers.items():
+            for index, factor in enumerate(layer.split()):
+                if factor:
+                    factors[index][name] = replace(
+                        factor, a=factor.a.float().cpu().clone(), b=factor.b.float().cpu().clone()
+                    )
+        experts = tuple(
+            Expert(old.name, LoraAdapter(found, old.adapter.base), old.description, old.tags)
+            for old, found in zip(self.bank.experts, factors, strict=True)
+        )
+        state = {
+            f"{key}.{name}": tensor.detach().float().cpu().clone()
+            for key, router in zip(self._router_keys(), self.routers, strict=True)
+            for name, tensor in router.named_parameters()
+        }
+        return replace(self.bank, experts=experts, router_state=state or self.bank.router_state)
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute blocks in the backward pass, with the routing weights of the forward pass."""
+        self.base.activation_checkpointing_enable(**options)
+        for block in self._blocks:
+            checkpoint = getattr(block, "_gradient_checkpointing_func", None)
+            if checkpoint:
+                block._gradient_checkpointing_func = partial(self._checkpoint, checkpoint)
+
+    def _checkpoint(self, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any) -> Any:
+        mixing = self._current.mixing
+
+        def run_mixed(*inner: Any) -> Any:
+            before = self._current.mixing
+            self._current.mixing = mixing.fresh() if mixing else None
+            try:
+                return run(*inner)
+            finally:
+                self._current.mixing = before
+
+        return checkpoint(run_mixed, *args)
+
+    def _find_sites(self) -> tuple[Site, ...]:
+        if self.bank.router.scope == "module":
+            return tuple(Site(int(layer or 0), name) for name, layer in self._layer_of.items())
+        return tuple(Site(layer) for layer in sorted({int(n or 0) for n in self._layer_of.values()}))
+
+    def _router_keys(self) -> list[str]:
+        if self.bank.router.scope == "shared":
+            return ["shared"]
+        return [site.module or f"layers.{site.layer}" for site in self.sites]
+
+    def _build_routers(self) -> nn.ModuleList:
+        kind = router_class(self.bank.router)
+        embeddings = self.base.get_input_embeddings().weight
+        routers = []
+        for index, key in enumerate(self._router_keys()):
+            module = self.sites[index].module
+            state = {
+                name.removeprefix(f"{key}."): tensor
+                for name, tensor in self.bank.router_state.items()
+                if name.startswith(f"{key}.")
+            }
+            router = kind.build(
+                self.bank.router,
+                experts=self.bank.expert_names,
+                d_in=self.bank_layers[module].lora_a.shape[1] if module else embeddings.shape[1],
+                state=state,
+            )
+            place = self.bank_layers[module].lora_a if module else embeddings
+            routers.append(router.to(place.device))
+        return nn.ModuleList(routers)
+
+    def _hook(self, layer: int, block: nn.Module) -> list[Any]:
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._current.call is not None:
+                hidden = args[0] if args else kwargs["hidden_states"]
+                self._current.mixing = self._mix(self._current.call, layer, hidden)
+
+        def leave(*_: Any) -> None:
+            self._current.mixing = None
+
+        return [
+            block.register_forward_pre_hook(enter, with_kwargs=True),
+            block.register_forward_hook(leave, always_call=True),
+        ]
+
+    @contextmanager
+    def _calling(self, call: "_Call") -> Iterator[None]:
+        self._current.call = call
+        try:
+            yield
+        finally:
+            self._current.call = None
+            self._current.mixing = None
+
+    def _mix(self, call: "_Call", layer: int, hidden: Tensor) -> "_BlockMixing | None":
+        if self.bank.router.scope == "module":
+            return _BlockMixing(call, None, self._route_module)
+        index = self._site_index.get(Site(layer))
+        if index is None:
+            return None
+        output = call.shared or self.routers[index](hidden, call.tokens)
+        return _BlockMixing(call, call.settle(index, layer, output), None, site=index)
+
+    def _route_module(
+        self, call: "_Call", bank_layer: LoRABankLinear, x: Tensor
+    ) -> tuple[int, Tensor]:
+        layer = int(self._layer_of[bank_layer.name] or 0)
+        index = self._site_index[Site(layer, bank_layer.name)]
+        return index, call.settle(index, layer, self.routers[index](x, call.tokens))
+
+    def _compile(self, plan: PlanArgument, tokens: TokenBatch) -> CompiledPlan | None:
+        if plan is None:
+            return None
+        rows = tokens.ids.shape[0]
+        plans = [plan] * rows if isinstance(plan, RoutingPlan) else list(plan)
+        if len(plans) != rows:
+            raise PlanError(
+                f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
+            )
+        return compile_plans(
+            plans, experts=self.bank.expert_names, num_layers=self.num_layers, tokens=tokens
+        )
+
+
+@dataclass
+class _Call:
+    """One forward pass: its tokens, what to change, and what was seen."""
+
+    tokens: TokenBatch
+    plan: CompiledPlan | None
+    pinned: Tensor | None
+    outputs: list[tuple[RouterOutput, Tensor] | None] | None
+    squares: dict[int, Tensor] | None
+    shared: RouterOutput | None = None
+
+    def settle(self, site: int, layer: int, output: RouterOutput) -> Tensor:
+        """The weights to apply at a site, noted down if somebody asked."""
+        weights = output.weights
+        if self.pinned is not None:
+            weights = self.pinned[:, :, site].to(weights)
+        elif self.plan is not None:
+            weights = self.plan.apply(layer, weights)
+        if self.outputs is not None and self.outputs[site] is None:
+            self.outputs[site] = (output, weights)
+        return weights
+
+    def record(self) -> RoutingRecord | None:
+        if self.outputs is None:
+            return None
+        seen = [item for item in self.outputs if item is not None]
+        assert len(seen) == len(self.outputs), "a decoder block was passed over"
+        return RoutingRecord(
+            logits=torch.stack([output.logits for output, _ in seen], dim=2),
+            probs=torch.stack([output.probs for output, _ in seen], dim=2),
+            router_weights=torch.stack([output.weights for output, _ in seen], dim=2),
+            weights=torch.stack([weights for _, weights in seen], dim=2),
+            contributions=self._contributions(),
+        )
+
+    def _contributions(self) -> Tensor | None:
+        if self.squares is None:
+            return None
+        return torch.stack([self.squares[i] for i in range(len(self.squares))], dim=2).sqrt()
+
+
+class _Current(CurrentMixing):
+    """What this thread is in the middle of."""
+
+    call: _Call | None = None
+
+
+class _BlockMixing:
+    """The weights of one block in one forward pass: what its bank layers ask for.
+
+    Kept by a checkpointed block until the backward pass has recomputed it.
+    """
+
+    def __init__(
+        self,
+        call: _Call,
+        weights: Tensor | None,
+        route: Callable[[_Call, LoRABankLinear, Tensor], tuple[int, Tensor]] | None,
+        site: int = 0,
+    ) -> None:
+        self._call = call
+        self._weights = weights
+        self._route = route
+        self._site = site
+        self._expanded: dict[RankLayout, Tensor] = {}  # most layers of a block share one layout
+
+    def fresh(self) -> "_BlockMixing":
+        """The same weights with nothing expanded yet: a recomputation must repeat every step."""
+        return _BlockMixing(self._call, self._weights, self._route, self._site)
+
+    def rank_weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor | None:
+        if self._route is not None:
+            self._site, weights = self._route(self._call, layer, x)
+            return layer.expand(weights)
+        if layer.layout not in self._expanded:
+            assert self._weights is not None
+            self._expanded[layer.layout] = layer.expand(self._weights)
+        return self._expanded[layer.layout]
+
+    def observe(self, layer: LoRABankLinear, mixed: Tensor) -> None:
+        squares = self._call.squares
+        if squares is not None:
+            norms = layer.update_norms(mixed)
+            seen = squares.get(self._site)
+            squares[self._site] = norms if seen is None else seen + norms
+
+
+def _token_batch(
+    ids: Tensor, attention_mask: Tensor | None, generated: Tensor | None, past: int
+) -> TokenBatch:
+    seq = ids.shape[1]
+    if attention_mask is None:
+        positions = torch.arange(past, past + seq, device=ids.device).expand_as(ids)
+        is_token = torch.ones_like(ids, dtype=torch.bool)
+    else:
+        positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -seq:]
+        is_token = attention_mask[:, -seq:].bool()
+    if generated is None:
+        generated = torch.zeros_like(is_token)
+    return TokenBatch(ids, positions, is_token, generated)

@@ -1,0 +1,59 @@
+"""ArrowRouter: routes imported adapters at once, with no training (arXiv 2405.11157).
+
+Each expert is known by the direction of input that its update amplifies most. A token goes to
+the experts whose direction its hidden state points along.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmoe_studio.config import RouterSettings
+from lmoe_studio.routing.router import Router, TokenBatch
+
+
+class ArrowRouter(Router):
+    """`z_i = |v_i · rms(x)|`, with `v_i` the top right singular vector of `B_i A_i`.
+
+    The sign of a singular vector means nothing, hence the absolute value. The input is
+    RMS-normalised as for every router here (the paper takes it as it comes), which makes the
+    scores of a token that points nowhere in particular about 1 and leaves `temperature` a
+    meaning that does not change with depth. Use with scope "module".
+    """
+
+    def __init__(self, settings: RouterSettings, prototypes: Tensor) -> None:
+        super().__init__(settings)
+        self.register_buffer("prototypes", prototypes.float())
+        self.prototypes: Tensor
+
+    @classmethod
+    def build(
+        cls,
+        settings: RouterSettings,
+        *,
+        experts: tuple[str, ...],
+        d_in: int,
+        state: Mapping[str, Tensor],
+    ) -> "ArrowRouter":
+        return cls(settings, state.get("prototypes", torch.zeros(len(experts), d_in)))
+
+    def score(
+        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+    ) -> Float[Tensor, "batch seq expert"]:
+        return (hidden @ self.prototypes.T).abs()
+
+
+def prototype(
+    a: Float[Tensor, "rank d_in"], b: Float[Tensor, "d_out rank"]
+) -> Float[Tensor, " d_in"]:
+    """Top right singular vector of `b @ a`, without forming the product.
+
+    With `b = Q_b R_b` and `aᵀ = Q_a R_a`, the singular values of `b a` are those of the small
+    `R_b R_aᵀ`, and its right singular vectors are `Q_a` times the small one's.
+    """
+    q, r_a = torch.linalg.qr(a.T.double())
+    r_b = torch.linalg.qr(b.double(), mode="r").R
+    right = torch.linalg.svd(r_b @ r_a.T).Vh[0]
+    return (q @ right).to(a.dtype)

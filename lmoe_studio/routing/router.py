@@ -1,0 +1,117 @@
+"""Router: what turns hidden states into routing weights, and what every kind of router shares.
+
+A kind of router only says how it scores; activation, temperature and top-k are done here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lmoe_studio.config import RouterSettings
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The tokens of one forward pass: what a router or a plan may know besides hidden states."""
+
+    ids: Int[Tensor, "batch seq"]
+    positions: Int[Tensor, "batch seq"]
+    """Place in the sequence, padding not counted."""
+    is_token: Bool[Tensor, "batch seq"]
+    """False for padding."""
+    generated: Bool[Tensor, "batch seq"]
+    """False for the prompt."""
+
+
+@dataclass(frozen=True)
+class RouterOutput:
+    """What a router says about each token."""
+
+    logits: Float[Tensor, "batch seq expert"]
+    probs: Float[Tensor, "batch seq expert"]
+    """softmax or sigmoid of `logits / temperature`, before top-k."""
+    weights: Float[Tensor, "batch seq expert"]
+    """`probs` after top-k: dense, zero where unused."""
+
+
+class Router(nn.Module):
+    """Scores experts from hidden states, in float32 whatever the base model's type is.
+
+    A subclass sets `learned`, `build` and `score`; `registry.py` lists them.
+    """
+
+    learned = False
+    """Whether it has parameters to train."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @classmethod
+    def build(
+        cls,
+        settings: RouterSettings,
+        *,
+        experts: tuple[str, ...],
+        d_in: int,
+        state: Mapping[str, Tensor],
+    ) -> "Router":
+        """Make the router of one site.
+
+        Args:
+            settings: the bank's router settings.
+            experts: names, in the bank's order.
+            d_in: width of the hidden states it will read.
+            state: its saved tensors by name; empty for a new router.
+        """
+        raise NotImplementedError
+
+    def score(
+        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+    ) -> Float[Tensor, "batch seq expert"]:
+        """Router logits from float32, RMS-normalised hidden states."""
+        raise NotImplementedError
+
+    def forward(
+        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+    ) -> RouterOutput:
+        if torch.is_autocast_enabled(hidden.device.type):
+            with torch.autocast(hidden.device.type, enabled=False):
+                return self._route(hidden, tokens)
+        return self._route(hidden, tokens)
+
+    def _route(
+        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+    ) -> RouterOutput:
+        logits = self.score(rms(hidden.float()), tokens)
+        probs = activate(logits, self.settings)
+        return RouterOutput(logits, probs, keep_top_k(probs, self.settings))
+
+
+def rms(hidden: Float[Tensor, "*batch d_in"], eps: float = 1e-6) -> Float[Tensor, "*batch d_in"]:
+    """RMS normalisation without parameters: deep blocks' large states do not saturate a softmax."""
+    return hidden * torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def activate(
+    logits: Float[Tensor, "*batch expert"], settings: RouterSettings
+) -> Float[Tensor, "*batch expert"]:
+    """Router probabilities: softmax (they sum to 1) or sigmoid (they need not)."""
+    scaled = logits if settings.temperature == 1 else logits / settings.temperature
+    return scaled.softmax(dim=-1) if settings.activation == "softmax" else scaled.sigmoid()
+
+
+def keep_top_k(
+    probs: Float[Tensor, "*batch expert"], settings: RouterSettings
+) -> Float[Tensor, "*batch expert"]:
+    """Zero all but the k largest; with `renormalise` the kept ones sum as all did before."""
+    if settings.top_k is None or settings.top_k >= probs.shape[-1]:
+        return probs
+    top = probs.topk(settings.top_k, dim=-1)
+    kept = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
+    if not settings.renormalise:
+        return kept
+    return kept * (probs.sum(dim=-1, keepdim=True) / kept.sum(dim=-1, keepdim=True))

@@ -1,0 +1,75 @@
+"""build_app: the whole page over a source of studios. A new tab is one line in `TABS`."""
+
+from typing import Any
+
+import gradio as gr
+
+from lmoe_studio.ui import panels
+from lmoe_studio.ui.page import Page
+from lmoe_studio.ui.sidebar import Sidebar, build_sidebar
+from lmoe_studio.ui.source import SourceState, StudioSource
+from lmoe_studio.ui.tabs import explore
+from lmoe_studio.ui.traces import TraceStore
+
+TABS = (explore,)
+"""Modules with a `TITLE` and a `build(page)`, from left to right."""
+
+_POLL_SECONDS = 0.4
+_EXPORTS_CHECKED_EVERY, _EXPORTS_KEPT_FOR = 3600, 24 * 3600
+
+
+def build_app(source: StudioSource) -> gr.Blocks:
+    """The interface, ready to launch; it starts no loading by itself."""
+    with gr.Blocks(
+        title="L-MoE Studio",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(_EXPORTS_CHECKED_EVERY, _EXPORTS_KEPT_FOR),
+    ) as app:
+        with gr.Row(elem_id="top"):
+            gr.HTML(panels.header(), apply_default_css=False)
+            status = gr.HTML(
+                panels.status_line("Connecting…", tone="loading"),
+                js_on_load="element.setAttribute('role', 'status')",
+                apply_default_css=False,
+                elem_id="status",
+            )
+        page = Page(app, source, TraceStore(), status, loaded=gr.State(-1))
+        sidebar = build_sidebar(source)
+        with gr.Tabs(elem_id="tabs"):
+            for tab in TABS:
+                with gr.Tab(tab.TITLE):
+                    tab.build(page)
+        _follow_source(page, sidebar)
+    return app
+
+
+def _follow_source(page: Page, sidebar: Sidebar) -> None:
+    """Poll while something loads; otherwise the page is quiet."""
+    timer = gr.Timer(_POLL_SECONDS, active=False)
+    outputs = [page.loaded, page.status, timer, *sidebar.outputs]
+
+    def _on_look(version: int) -> Any:
+        state = page.source.state
+        if state.version == version and state.is_loading:
+            return [gr.skip()] * len(outputs)
+        ticking = gr.update(active=state.is_loading)
+        return [state.version, status_of(state), ticking, *sidebar.show(state)]
+
+    def _on_load(bank: str | None) -> Any:
+        if bank and bank.strip():
+            page.source.start(bank.strip())
+        return _on_look(-1)
+
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    gr.on([page.app.load, timer.tick], _on_look, page.loaded, outputs, **quiet)
+    sidebar.load.click(_on_load, sidebar.bank, outputs, **quiet)
+
+
+def status_of(state: SourceState) -> str:
+    """The status line for what the source is doing."""
+    if state.progress is not None:
+        return panels.status_line(f"Loading {state.bank}: {state.progress}", tone="loading")
+    if state.problem is not None:
+        return panels.status_line(f"Could not load {state.bank}", tone="problem")
+    return panels.status_line(f"Ready · {state.bank}")

@@ -1,0 +1,100 @@
+"""StudioSource: where the page gets the loaded studio from, while it loads and after.
+
+Torch and the model are imported in the loading thread only, so that the first page need not wait.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from lmoe_studio.errors import LMoEError
+
+if TYPE_CHECKING:
+    from lmoe_studio.studio import Studio
+
+Loader = Callable[[str, Callable[[str], None]], Any]
+"""Bank name or folder, and a listener for progress messages, to a Studio."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What there is at one moment. A bank that is loading leaves the one before in use."""
+
+    studio: "Studio | None" = None
+    bank: str = ""
+    """The bank asked for last."""
+    progress: str | None = None
+    """What loading does at the moment; None when nothing is loading."""
+    problem: str | None = None
+    """Why the bank asked for last could not be loaded."""
+    version: int = 0
+    """Grows with every change, so that a page can tell whether it shows the newest."""
+
+    @property
+    def is_loading(self) -> bool:
+        return self.progress is not None
+
+
+class StudioSource:
+    """Loads a studio in the background; one load at a time."""
+
+    def __init__(self, load: Loader, list_banks: Callable[[], list[str]]) -> None:
+        self._load = load
+        self._list_banks = list_banks
+        self._state = SourceState()
+        self._lock = Lock()
+
+    @property
+    def state(self) -> SourceState:
+        return self._state
+
+    def banks(self) -> list[str]:
+        """Names that can be loaded; only what was asked for until the first load is over."""
+        state = self._state
+        if state.studio is None and state.is_loading:
+            return [state.bank]
+        return self._list_banks()
+
+    def start(self, bank: str) -> bool:
+        """Begin to load a bank; False where another load is under way."""
+        with self._lock:
+            if self._state.is_loading:
+                return False
+            self._change(bank=bank, progress="Starting…", problem=None)
+        Thread(target=self._run, args=(bank,), name="load-studio", daemon=True).start()
+        return True
+
+    def _run(self, bank: str) -> None:
+        try:
+            studio = self._load(bank, lambda message: self._change(progress=message))
+        except LMoEError as error:
+            self._change(progress=None, problem=str(error))
+        except Exception as error:
+            _log.exception("could not load bank %r", bank)
+            problem = f"Bank '{bank}' could not be loaded ({type(error).__name__}); see the log."
+            self._change(progress=None, problem=problem)
+        else:
+            self._change(studio=studio, progress=None)
+
+    def _change(self, **changes: Any) -> None:
+        self._state = replace(self._state, version=self._state.version + 1, **changes)
+
+
+def model_source(device: str) -> StudioSource:
+    """A source that loads real banks onto a device."""
+
+    def load(bank: str, on_progress: Callable[[str], None]) -> "Studio":
+        from lmoe_studio.studio import Studio  # noqa: PLC0415  (brings torch: seconds)
+
+        return Studio.load(bank, device=device, on_progress=on_progress)
+
+    def list_banks() -> list[str]:
+        from lmoe_studio.studio import available_banks  # noqa: PLC0415
+
+        return available_banks()
+
+    return StudioSource(load, list_banks)

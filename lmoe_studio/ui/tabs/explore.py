@@ -1,0 +1,205 @@
+"""Explore: trace a text and look at how its tokens were routed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+
+from lmoe_studio.errors import LMoEError
+from lmoe_studio.ui import panels
+from lmoe_studio.ui.components.workbench import Workbench
+from lmoe_studio.ui.examples import EXAMPLES
+from lmoe_studio.ui.export import TraceFormat, write_trace
+from lmoe_studio.ui.outcome import Outcome, trace_text
+from lmoe_studio.ui.page import Page, user_of
+from lmoe_studio.ui.payload import exact_cell, read_pick, trace_payload
+
+TITLE = "Explore"
+
+_QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+_MODEL = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+_STORAGE = "lmoe-studio"  # also the "secret": it keeps a text over a restart, and hides nothing
+_MOST_CHARACTERS = 500_000
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components that handlers read or write."""
+
+    prompt: gr.Textbox
+    run: gr.Button
+    cut: gr.Button
+    examples: list[tuple[gr.Button, str]]
+    notice: gr.HTML
+    workbench: Workbench
+    exports: gr.Row
+    csv: gr.Button
+    parquet: gr.Button
+    file: gr.DownloadButton
+    trace_id: gr.BrowserState
+    text: gr.BrowserState
+
+
+def build(page: Page) -> None:
+    """Lay out the tab and wire it."""
+    parts = _lay_out()
+    _wire_trace(page, parts)
+    _wire_page(page, parts)
+    _wire_workbench(page, parts)
+    _wire_export(page, parts)
+
+
+def _lay_out() -> Parts:
+    with gr.Row(elem_id="ask"):
+        prompt = gr.Textbox(
+            label="Text to trace",
+            placeholder="Type or paste a text: prose, code, a question…",
+            lines=4,
+            max_lines=12,
+            max_length=_MOST_CHARACTERS,
+            autofocus=True,
+            scale=8,
+            elem_id="prompt",
+        )
+        run = gr.Button(
+            "Trace", variant="primary", interactive=False, scale=0, min_width=112, elem_id="run"
+        )
+    with gr.Row(elem_id="examples"):
+        gr.HTML("<span>Examples</span>", apply_default_css=False, scale=0, min_width=64)
+        buttons = [
+            (gr.Button(name, size="sm", scale=0, min_width=64), text)
+            for name, text in EXAMPLES.items()
+        ]
+    notice = gr.HTML(apply_default_css=False, elem_id="notice")
+    cut = gr.Button("", size="sm", visible=False, elem_id="cut")
+    workbench = Workbench(visible="hidden", elem_id="workbench")
+    with gr.Row(visible=False, elem_id="exports") as exports:
+        csv = gr.Button("Export CSV", size="sm", scale=0, min_width=112)
+        parquet = gr.Button("Export Parquet", size="sm", scale=0, min_width=112)
+        gr.HTML(
+            "<span>One row a token, layer and expert, with exact weights</span>",
+            apply_default_css=False,
+        )
+    file = gr.DownloadButton(visible="hidden", elem_id="export-file")
+    trace_id = gr.BrowserState("", storage_key=f"{_STORAGE}-trace", secret=_STORAGE)
+    saved = gr.BrowserState("", storage_key=f"{_STORAGE}-text", secret=_STORAGE)
+    return Parts(
+        prompt, run, cut, buttons, notice, workbench, exports, csv, parquet, file, trace_id, saved
+    )
+
+
+def _wire_trace(page: Page, parts: Parts) -> None:
+    outputs = [
+        page.status, parts.notice, parts.cut, parts.run,
+        parts.workbench, parts.trace_id, parts.exports,
+    ]  # fmt: skip
+
+    def _show(outcome: Outcome, user: str) -> list[Any]:
+        trace, cut_to = outcome.trace, outcome.cut_to
+        cut = f"Trace the first {cut_to:,} tokens" if cut_to else ""
+        ready = gr.update(value="Trace", interactive=page.source.state.studio is not None)
+        head = [outcome.status, outcome.notice, gr.update(value=cut, visible=bool(cut)), ready]
+        if trace is None:
+            return [*head, gr.skip(), gr.skip(), gr.skip()]
+        key = page.traces.put(user, trace)
+        shown = gr.update(value=trace_payload(trace, key=key), exact=None, visible=True)
+        return [*head, shown, key, gr.update(visible=True)]
+
+    def _run(text: str, request: gr.Request, *, cut: bool) -> Iterator[list[Any]]:
+        state = page.source.state
+        if state.studio is None:
+            yield [gr.skip()] * len(outputs)
+            return
+        busy = gr.update(value="Tracing…", interactive=False)
+        waiting = panels.status_line("Tracing…", tone="loading")
+        yield [waiting, "", gr.update(visible=False), busy, gr.skip(), gr.skip(), gr.skip()]
+        limit = state.studio.card.context_length if cut else None
+        yield _show(trace_text(state, text, max_tokens=limit), user_of(request))
+
+    def _on_trace(text: str, request: gr.Request) -> Iterator[list[Any]]:
+        yield from _run(text, request, cut=False)
+
+    def _on_cut(text: str, request: gr.Request) -> Iterator[list[Any]]:
+        yield from _run(text, request, cut=True)
+
+    parts.run.click(_on_trace, parts.prompt, outputs, **_MODEL)
+    parts.cut.click(_on_cut, parts.prompt, outputs, **_MODEL)
+    for button, text in parts.examples:
+        filled = button.click(None, None, parts.prompt, js=f"() => {json.dumps(text)}", **_QUIET)
+        filled.then(_on_trace, parts.prompt, outputs, **_MODEL)
+
+
+def _wire_page(page: Page, parts: Parts) -> None:
+    """Follow the bank's coming and going, and survive a reload."""
+
+    def _on_loaded() -> list[Any]:
+        state = page.source.state
+        if state.studio is not None:
+            return ["", gr.update(interactive=True), gr.update(visible=True)]
+        if state.problem is not None:
+            notice = panels.panel("problem", "The bank could not be loaded", state.problem)
+        else:
+            notice = panels.panel("loading", "Loading the base model and its experts", state.progress or "")
+        return [notice, gr.update(interactive=False), gr.update(visible="hidden")]
+
+    page.loaded.change(_on_loaded, None, [parts.notice, parts.run, parts.workbench], **_QUIET)
+    # The text stays in the browser: what is typed must not wait for the server.
+    parts.prompt.change(None, parts.prompt, parts.text, js="(text) => text", **_QUIET)
+    keep = "(saved, typed) => typed || saved || ''"
+    page.app.load(None, [parts.text, parts.prompt], parts.prompt, js=keep, **_QUIET)
+
+    def _on_open(key: object, request: gr.Request) -> list[Any]:
+        trace = page.traces.get(user_of(request), key)
+        if trace is None:
+            return [gr.skip(), gr.skip()]
+        payload = trace_payload(trace, key=str(key))
+        return [gr.update(value=payload, visible=True), gr.update(visible=True)]
+
+    page.app.load(_on_open, parts.trace_id, [parts.workbench, parts.exports], **_QUIET)
+
+
+def _wire_workbench(page: Page, parts: Parts) -> None:
+    def _on_pick(event: gr.EventData, request: gr.Request) -> Any:
+        asked = event._data
+        key = asked.get("id") if isinstance(asked, dict) else None
+        trace = page.traces.get(user_of(request), key)
+        cell = read_pick(asked, trace) if trace else None
+        if trace is None or cell is None:
+            return gr.update(exact={"id": str(key), "gone": "yes"})
+        lo, hi, layer = cell
+        return gr.update(exact=exact_cell(trace, key=str(key), lo=lo, hi=hi, layer=layer))
+
+    # "multiple": with "always_last" Gradio would replay the first event's data.
+    parts.workbench.pick(_on_pick, None, parts.workbench, trigger_mode="multiple", **_QUIET)
+
+
+def _wire_export(page: Page, parts: Parts) -> None:
+    """A hidden download button is pressed once its file is there; by itself it comes one late."""
+    folder = TemporaryDirectory(prefix="lmoe-export-")
+
+    def _exporter(kind: TraceFormat) -> Any:
+        def _on_export(key: object, request: gr.Request) -> list[Any]:
+            trace = page.traces.get(user_of(request), key)
+            if trace is None:
+                gone = "The Studio has let go of this trace; trace the text again, then export it."
+                return [None, panels.panel("problem", "Nothing to export", gone)]
+            try:
+                return [str(write_trace(trace, kind, Path(folder.name))), ""]
+            except (LMoEError, OSError) as error:
+                return [None, panels.panel("problem", "The export failed", str(error))]
+
+        return _on_export
+
+    press = "() => document.querySelector('#export-file')?.click()"
+    outputs = [parts.file, parts.notice]
+    for button, kind in ((parts.csv, "csv"), (parts.parquet, "parquet")):
+        made = button.click(_exporter(kind), parts.trace_id, outputs, api_visibility="private")
+        made.then(None, js=press, **_QUIET)

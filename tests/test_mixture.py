@@ -1,0 +1,260 @@
+"""The invariants of the routed model, on a tiny random Llama."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from tiny_models import ROUTERS, brute_force_logits, make_bank, make_tiny_base, peft_logits
+
+from lmoe_studio.config import RouterSettings
+from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError
+from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.plan import Override, RoutingPlan
+
+
+def mixture(**options):
+    base = make_tiny_base()
+    return MixtureModel(base, make_bank(base, **options)).eval()
+
+
+@torch.no_grad()
+def run(model, ids, *args, **options):
+    return model(ids, *args, **options)
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_weights_are_not_negative_and_sum_to_one(ids, router):
+    routing = run(mixture(router=router), ids, record=True).routing
+    assert (routing.weights >= 0).all()
+    if router.activation == "softmax" and (router.renormalise or not router.top_k):
+        torch.testing.assert_close(routing.weights.sum(-1), torch.ones(routing.weights.shape[:3]))
+    if router.top_k:
+        assert ((routing.weights > 0).sum(-1) <= router.top_k).all()
+
+
+def test_one_expert_equals_the_plain_peft_lora(ids):
+    model = mixture(ranks=(4,))
+    torch.testing.assert_close(run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("composition", ["output", "factor"])
+@pytest.mark.parametrize("expert", [0, 1, 2])
+def test_one_hot_weights_equal_that_peft_adapter(ids, composition, expert):
+    model = mixture(composition=composition)
+    plan = RoutingPlan([Override.solo(model.bank.expert_names[expert])])
+    expected = peft_logits(model.bank, ids, expert)
+    torch.testing.assert_close(run(model, ids, plan=plan).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("composition", ["output", "factor"])
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_concatenated_layers_equal_a_loop_over_experts(ids, router, composition):
+    model = mixture(router=router, composition=composition)
+    out = run(model, ids, record=True)
+    expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
+    torch.testing.assert_close(out.logits, expected, atol=1e-5, rtol=0)
+
+
+def test_mixed_ranks_and_missing_modules_equal_a_loop_over_experts(ids):
+    model = mixture(ranks=(1, 7, 3), missing=[(0, "q_proj"), (2, "down_proj")])
+    out = run(model, ids, record=True)
+    expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
+    torch.testing.assert_close(out.logits, expected, atol=1e-5, rtol=0)
+
+
+def test_factor_composition_differs_between_corners_and_refuses_mixed_ranks(ids):
+    output, factor = mixture(), mixture(composition="factor")
+    assert (run(output, ids).logits - run(factor, ids).logits).abs().max() > 0.01
+    with pytest.raises(AdapterError, match="ranks 2, 4"):
+        mixture(composition="factor", ranks=(2, 4))
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_cached_equals_uncached(ids, router):
+    model = mixture(router=router)
+    whole = run(model, ids, record=True)
+    head = run(model, ids[:, :5], use_cache=True, record=True)
+    parts, weights, cache = [head.logits], [head.routing.weights], head.past_key_values
+    for step in range(5, ids.shape[1]):
+        out = run(model, ids[:, step : step + 1], past_key_values=cache, use_cache=True, record=True)
+        parts.append(out.logits)
+        weights.append(out.routing.weights)
+    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_batched_and_padded_equals_alone(ids, router, side):
+    model = mixture(router=router)
+    alone = run(model, ids[1:, :6], record=True)
+    keep = slice(3, None) if side == "left" else slice(0, 6)
+    batch, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    batch[0], mask[0] = ids[0], 1
+    batch[1, keep], mask[1, keep] = ids[1, :6], 1
+    out = run(model, batch, mask, record=True)
+    torch.testing.assert_close(out.logits[1:, keep], alone.logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.routing.weights[1:, keep], alone.routing.weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_replaying_recorded_weights_gives_the_same_logits(ids, router):
+    model = mixture(router=router)
+    plan = RoutingPlan([Override.boost({"prose": 2.5}, layers=[1, 2])])
+    out = run(model, ids, plan=plan, record=True)
+    replayed = run(model, ids, routing_weights=out.routing.weights)
+    torch.testing.assert_close(replayed.logits, out.logits, atol=1e-6, rtol=0)
+
+
+def test_an_empty_plan_and_strength_zero_are_bit_equal_to_no_plan(ids):
+    model = mixture()
+    expected = run(model, ids).logits
+    for plan in (RoutingPlan(), RoutingPlan([Override.solo("sql", strength=0)])):
+        assert torch.equal(run(model, ids, plan=plan).logits, expected)
+
+
+def test_bypass_is_bit_equal_to_the_base_model(ids):
+    expected = make_tiny_base()(ids).logits
+    plan = RoutingPlan([Override.bypass()])
+    assert torch.equal(run(mixture(), ids, plan=plan).logits, expected)
+
+
+def test_each_row_of_a_batch_follows_its_own_plan(ids):
+    model = mixture()
+    same = ids[:1].expand(3, -1)
+    plans = [RoutingPlan([Override.solo("sql")]), None, RoutingPlan([Override.bypass(layers=[0])])]
+    together = run(model, same, plan=plans).logits
+    for row, plan in enumerate(plans):
+        alone = run(model, ids[:1], plan=plan).logits[0]
+        torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=0)
+    with pytest.raises(PlanError, match="3 plans came for a batch of 2 rows"):
+        run(model, ids, plan=plans)
+
+
+def test_an_override_reaches_only_its_layers_and_tokens(ids):
+    model = mixture()
+    plan = RoutingPlan([Override.solo("math", layers=[1], tokens=(2, 3))])
+    plain = run(model, ids, record=True).routing
+    routing = run(model, ids, plan=plan, record=True).routing
+    touched = torch.zeros(plain.weights.shape[:3], dtype=torch.bool)
+    touched[:, 2:4, 1] = True
+    assert torch.equal(routing.weights[touched], torch.eye(3)[2].expand(4, 3))
+    assert torch.equal(routing.weights[..., 0, :], plain.weights[..., 0, :])
+    assert torch.equal(routing.weights, torch.where(touched[..., None], routing.weights, routing.router_weights))
+
+
+def test_contributions_are_the_norms_of_what_each_expert_added(ids):
+    model = mixture(targets=("up_proj",))
+    seen = {}
+    for layer in (0, 1, 2):
+        name = f"model.layers.{layer}.mlp.up_proj"
+        model.bank_layers[name].register_forward_pre_hook(
+            lambda module, args, layer=layer: seen.update({layer: args[0].detach()})
+        )
+    routing = run(model, ids, record=True, contributions=True).routing
+    for layer, x in seen.items():
+        for index, expert in enumerate(model.bank.experts):
+            f = expert.adapter.factors[f"model.layers.{layer}.mlp.up_proj"]
+            update = routing.weights[:, :, layer, index, None] * f.scale * (x @ f.a.T @ f.b.T)
+            torch.testing.assert_close(routing.contributions[:, :, layer, index], update.norm(dim=-1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scope", ["layer", "shared", "module"])
+def test_gradients_under_checkpointing_equal_those_without(ids, scope):
+    gradients = []
+    for checkpointing in (False, True):
+        model = mixture(router=RouterSettings(scope=scope)).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        out = model(ids, record=True)
+        loss = out.logits.float().logsumexp(-1).mean() + out.routing.probs.square().mean()
+        loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    plain, checkpointed = gradients
+    assert plain.keys() == checkpointed.keys()
+    assert any("routers" in name for name in plain)
+    assert any("lora_b" in name for name in plain)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_only_experts_and_routers_learn():
+    names = {name for name, p in mixture().named_parameters() if p.requires_grad}
+    assert names
+    assert all("lora_" in name or name.startswith("routers.") for name in names)
+
+
+def test_bfloat16_autocast_routes_in_float32(ids):
+    model = mixture()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = run(model, ids, record=True)
+    assert out.routing.logits.dtype == torch.float32
+    torch.testing.assert_close(out.logits.float(), run(model, ids).logits, atol=0.5, rtol=0.1)
+
+
+def test_a_bfloat16_model_matches_float32_within_its_precision(ids):
+    exact = run(mixture(), ids, record=True)
+    base = make_tiny_base().bfloat16()
+    model = MixtureModel(base, make_bank(make_tiny_base())).eval()
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.bfloat16}
+    assert {p.dtype for p in model.routers.parameters()} == {torch.float32}
+    out = run(model, ids, record=True)
+    torch.testing.assert_close(out.routing.weights, exact.routing.weights, atol=0.1, rtol=0)
+
+
+def test_detaching_leaves_the_base_as_it_was(ids):
+    base = make_tiny_base()
+    before, modules, state = base(ids).logits, list(base.modules()), dict(base.state_dict())
+    model = MixtureModel(base, make_bank(base))
+    run(model, ids)
+    base = model.detach()
+    assert all(new is old for new, old in zip(base.modules(), modules, strict=True))
+    assert state.keys() == base.state_dict().keys()
+    assert torch.equal(base(ids).logits, before)
+    hooks = [h for m in base.modules() for h in (m._forward_hooks, m._forward_pre_hooks) if h]
+    assert hooks == []
+
+
+def test_nothing_of_a_forward_pass_outlives_it(ids):
+    model = mixture()
+    run(model, ids)
+    assert model._current.call is None
+    assert model._current.mixing is None
+    with pytest.raises(RuntimeError):
+        run(model, ids.float())  # fails inside the base model
+    assert model._current.call is None
+    assert model._current.mixing is None
+    assert torch.equal(model.base(ids).logits, make_tiny_base()(ids).logits)
+
+
+def test_a_bank_of_another_base_is_refused_and_nothing_changes():
+    base = make_tiny_base()
+    bank = make_bank(base)
+    other = make_tiny_base()
+    other.set_submodule("model.layers.2.mlp.up_proj", torch.nn.Linear(32, 40, bias=False))
+    with pytest.raises(BaseMismatchError, match=r"up_proj is 48×32; this base model's is 40×32"):
+        MixtureModel(other, bank)
+    assert not any(isinstance(module, LoRABankLinear) for module in other.modules())
+
+
+def test_parameters_come_back_as_the_bank_they_came_from(ids):
+    model = mixture(ranks=(2, 5, 3), missing=[(1, "k_proj")])
+    again = MixtureModel(make_tiny_base(), model.to_bank()).eval()
+    assert torch.equal(run(again, ids).logits, run(model, ids).logits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ranks=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    top_k=st.none() | st.integers(1, 5),
+    activation=st.sampled_from(["softmax", "sigmoid"]),
+    temperature=st.floats(0.1, 10),
+    seed=st.integers(0, 2**16),
+)
+def test_any_bank_equals_a_loop_over_its_experts(ranks, top_k, activation, temperature, seed):
+    router = RouterSettings(top_k=top_k, activation=activation, temperature=temperature)
+    model = mixture(ranks=ranks, router=router, seed=seed, size=0.1)
+    ids = torch.randint(3, 256, (1, 6), generator=torch.Generator().manual_seed(seed))
+    out = run(model, ids, record=True)
+    expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
+    torch.testing.assert_close(out.logits, expected, atol=1e-4, rtol=1e-4)

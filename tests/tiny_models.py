@@ -1,0 +1,158 @@
+"""A tiny random Llama and random banks, and the slow, obvious way to run them."""
+
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from lmoe_studio.base_models import BaseIdentity, identify
+from lmoe_studio.config import RouterSettings
+from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
+from lmoe_studio.mixture import Site
+
+NAMES = tuple("sql prose math french drama python recipes spanish".split())
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def make_tiny_base(seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model.set_attn_implementation("sdpa")
+    return model
+
+
+def make_bank(
+    base: nn.Module,
+    *,
+    ranks: Sequence[int] = (4, 4, 4),
+    targets: Sequence[str] = ALL_LINEAR,
+    router: RouterSettings | None = None,
+    composition: str = "output",
+    scale: float = 2.0,
+    size: float = 0.2,
+    seed: int = 1,
+    missing: Sequence[tuple[int, str]] = (),
+    base_id: str = "tiny",
+) -> ExpertBank:
+    """A bank of random experts; `missing` lists (expert, target) pairs to leave out."""
+    generator = torch.Generator().manual_seed(seed)
+    identity: BaseIdentity = identify(base, base_id)
+    assert identity.linear_shapes is not None
+    experts = []
+    for index, rank in enumerate(ranks):
+        factors = {}
+        for name, (d_out, d_in) in identity.linear_shapes.items():
+            target = name.rsplit(".", 1)[-1]
+            if target not in targets or (index, target) in missing:
+                continue
+            a = torch.randn(rank, d_in, generator=generator) * size
+            b = torch.randn(d_out, rank, generator=generator) * size
+            factors[name] = LoraFactors(a, b, scale)
+        experts.append(Expert(NAMES[index], LoraAdapter(factors, base_id), f"expert {index}"))
+    settings = router or RouterSettings()
+    state = random_router_state(experts, identity, settings, generator)
+    return ExpertBank(
+        "random", identity, tuple(experts), settings, state, composition,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def random_router_state(
+    experts: list[Expert],
+    identity: BaseIdentity,
+    settings: RouterSettings,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    if settings.kind not in ("linear", "arrow"):
+        return {}
+    assert identity.linear_shapes is not None
+    modules = sorted({name for expert in experts for name in expert.adapter.factors})
+    width = identity.linear_shapes[next(n for n in identity.linear_shapes if "q_proj" in n)][1]
+    layers = sorted({int(name.split(".")[2]) for name in modules})
+    sites = {
+        "layer": {f"layers.{layer}": width for layer in layers},
+        "shared": {"shared": width},
+        "module": {name: identity.linear_shapes[name][1] for name in modules},
+    }[settings.scope]
+    state = {}
+    for key, d_in in sites.items():
+        weight = torch.randn(len(experts), d_in, generator=generator) / d_in**0.5
+        if settings.kind == "arrow":
+            state[f"{key}.prototypes"] = weight
+        else:
+            state[f"{key}.weight"] = weight * 2
+            state[f"{key}.bias"] = torch.randn(len(experts), generator=generator) * 0.3
+    return state
+
+
+ROUTERS = [
+    RouterSettings(),
+    RouterSettings(scope="shared"),
+    RouterSettings(scope="module"),
+    RouterSettings(activation="sigmoid"),
+    RouterSettings(temperature=0.5, top_k=2),
+    RouterSettings(top_k=1, renormalise=False),
+    RouterSettings(kind="uniform"),
+    RouterSettings(kind="blend", blend={"sql": 0.6, "math": 0.4}),
+    RouterSettings(kind="arrow", scope="module", top_k=2),
+]
+
+
+def peft_model(base: nn.Module, bank: ExpertBank, expert: int) -> PeftModel:
+    """PEFT's own LoRA layers around `base`, holding one expert's factors."""
+    adapter = bank.experts[expert].adapter
+    ranks = {name: factor.rank for name, factor in adapter.factors.items()}
+    alphas = {name: factor.rank * factor.scale for name, factor in adapter.factors.items()}
+    config = LoraConfig(
+        r=1, lora_alpha=1, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=alphas,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = get_peft_model(base, config).eval()
+    for name, factor in adapter.factors.items():
+        layer = model.base_model.model.get_submodule(name)
+        layer.lora_A["default"].weight.data.copy_(factor.a)
+        layer.lora_B["default"].weight.data.copy_(factor.b)
+    return model
+
+
+@torch.no_grad()
+def peft_logits(bank: ExpertBank, ids: torch.Tensor, expert: int) -> torch.Tensor:
+    return peft_model(make_tiny_base(), bank, expert)(ids).logits
+
+
+@torch.no_grad()
+def brute_force_logits(
+    bank: ExpertBank, ids: torch.Tensor, weights: torch.Tensor, sites: Sequence[Site]
+) -> torch.Tensor:
+    """Mix the experts with a loop over experts in every linear layer, from given weights."""
+    base = make_tiny_base()
+    for name in bank.modules:
+        layer = int(name.split(".")[2])
+        site = next(i for i, s in enumerate(sites) if s.layer == layer and s.module in (None, name))
+        base.get_submodule(name).register_forward_hook(_loop_over(bank, name, weights[:, :, site]))
+    return base(ids).logits
+
+
+def _loop_over(bank, name, weights):
+    experts = [
+        (weights[..., i, None], expert.adapter.factors[name])
+        for i, expert in enumerate(bank.experts)
+        if name in expert.adapter.factors
+    ]
+
+    def add(module, args, y):
+        x = args[0]
+        if bank.composition == "output":
+            return y + sum(w * f.scale * (x @ f.a.T @ f.b.T) for w, f in experts)
+        a = sum(w[..., None] * f.a for w, f in experts)  # [batch, seq, rank, d_in]
+        b = sum(w[..., None] * f.scale * f.b for w, f in experts)  # [batch, seq, d_out, rank]
+        return y + (b @ (a @ x[..., None])).squeeze(-1)
+
+    return add
