@@ -34,7 +34,7 @@ def test_weights_are_not_negative_and_sum_to_one(ids, router):
 
 def test_one_expert_equals_the_plain_peft_lora(ids):
     model = mixture(ranks=(4,))
-    torch.testing.assert_close(run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -43,7 +43,7 @@ def test_one_hot_weights_equal_that_peft_adapter(ids, composition, expert):
     model = mixture(composition=composition)
     plan = RoutingPlan([Override.solo(model.bank.expert_names[expert])])
     expected = peft_logits(model.bank, ids, expert)
-    torch.testing.assert_close(run(model, ids, plan=plan).logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(run(model, ids, plan=plan).logits, expected, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -52,14 +52,14 @@ def test_concatenated_layers_equal_a_loop_over_experts(ids, router, composition)
     model = mixture(router=router, composition=composition)
     out = run(model, ids, record=True)
     expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
-    torch.testing.assert_close(out.logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.logits, expected, atol=5e-5, rtol=0)
 
 
 def test_mixed_ranks_and_missing_modules_equal_a_loop_over_experts(ids):
     model = mixture(ranks=(1, 7, 3), missing=[(0, "q_proj"), (2, "down_proj")])
     out = run(model, ids, record=True)
     expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
-    torch.testing.assert_close(out.logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.logits, expected, atol=5e-5, rtol=0)
 
 
 def test_factor_composition_differs_between_corners_and_refuses_mixed_ranks(ids):
@@ -79,8 +79,8 @@ def test_cached_equals_uncached(ids, router):
         out = run(model, ids[:, step : step + 1], past_key_values=cache, use_cache=True, record=True)
         parts.append(out.logits)
         weights.append(out.routing.weights)
-    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=5e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -93,8 +93,8 @@ def test_batched_and_padded_equals_alone(ids, router, side):
     batch[0], mask[0] = ids[0], 1
     batch[1, keep], mask[1, keep] = ids[1, :6], 1
     out = run(model, batch, mask, record=True)
-    torch.testing.assert_close(out.logits[1:, keep], alone.logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(out.routing.weights[1:, keep], alone.routing.weights, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.logits[1:, keep], alone.logits, atol=5e-5, rtol=0)
+    torch.testing.assert_close(out.routing.weights[1:, keep], alone.routing.weights, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
@@ -126,7 +126,7 @@ def test_each_row_of_a_batch_follows_its_own_plan(ids):
     together = run(model, same, plan=plans).logits
     for row, plan in enumerate(plans):
         alone = run(model, ids[:1], plan=plan).logits[0]
-        torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(together[row], alone, atol=5e-5, rtol=0)
     with pytest.raises(PlanError, match="3 plans came for a batch of 2 rows"):
         run(model, ids, plan=plans)
 
@@ -221,7 +221,7 @@ def test_nothing_of_a_forward_pass_outlives_it(ids):
     assert model._current.call is None
     assert model._current.mixing is None
     with pytest.raises(RuntimeError):
-        run(model, ids.float())  # fails inside the base model
+        run(model, ids, torch.ones(2, 4))  # a mask of the wrong length fails inside the base model
     assert model._current.call is None
     assert model._current.mixing is None
     assert torch.equal(model.base(ids).logits, make_tiny_base()(ids).logits)

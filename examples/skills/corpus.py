@@ -93,7 +93,9 @@ def write_skill(folder: Path, documents: Iterable[Document]) -> Summary:
     train_texts = _take(_mix(train), MAX_CHARS["train"], len)
     known = {gram for text in train_texts for gram in ngrams(text)}
     seen = set(train_texts)
-    fresh = (text for text in _mix(heldout) if text not in seen and shared([text], known) <= MAX_SHARED)
+    fresh = (
+        text for text in _mix(heldout) if text not in seen and shared([text], known) <= MAX_SHARED
+    )
     heldout_texts = _take(fresh, MAX_CHARS["heldout"], len)
 
     train_pairs = _take(_pairs(train, set()), MAX_CHARS["train"], _pair_chars)

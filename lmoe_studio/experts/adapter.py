@@ -34,10 +34,13 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pkl", ".ckpt", ".pth"}
 _KEY = re.compile(r"base_model\.model\.(\w+(?:\.\w+)*)\.lora_([AB])\.weight", re.ASCII)
 _MAX_KEY_LENGTH = 300
+_BASE_WEIGHT = "it belongs to the base model; save with save_embedding_layers=False"
 _KEY_REASONS = {
     "lora_embedding_": "it adapts an embedding, which all experts share",
     "lora_magnitude_vector": "it belongs to DoRA",
     ".bias": "it is a bias",
+    ".base_layer.weight": _BASE_WEIGHT,
+    "embed_tokens.weight": _BASE_WEIGHT,
     "modules_to_save": "it replaces a layer of the base model",
 }
 
@@ -162,14 +165,10 @@ def _check_layout(
             )
     for path in sorted(paths):
         differences += _module_differences(path, tensor_shapes, config, base_shapes)
-    if base_shapes is not None and not config.is_narrowed and config.target_modules is not None:
-        differences += [
-            f"the tensor {show(_key(path, 'A'))} is missing although target_modules names its layer"
-            for path in base_shapes
-            if path not in paths and config.is_target(path)
-        ]
     if not paths and not differences:
         differences.append("it holds no lora_A and no lora_B tensor")
+    if not differences:
+        differences += _missing_modules(paths, config, base_shapes)
     if differences:
         raise AdapterError(_layout_message(differences))
     return sorted(paths)
@@ -202,6 +201,19 @@ def _module_differences(
         f"expected"
         for side, came, expected in (("A", a, (rank, d_in)), ("B", b, (d_out, rank)))
         if came != expected
+    ]
+
+
+def _missing_modules(
+    paths: set[str], config: AdapterConfig, base_shapes: Mapping[str, tuple[int, int]] | None
+) -> list[str]:
+    """Layers that the configuration names and the file leaves out: it may have been cut."""
+    if base_shapes is None or config.target_modules is None or config.is_narrowed:
+        return []
+    return [
+        f"the tensor {show(_key(path, 'A'))} is missing although target_modules names its layer"
+        for path in base_shapes
+        if path not in paths and config.is_target(path)
     ]
 
 

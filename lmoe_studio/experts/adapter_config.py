@@ -134,9 +134,10 @@ def check_config(fields: Mapping[str, object]) -> AdapterConfig:
 
 
 def _refuse(name: str, value: object, expected: str, reason: str = "") -> NoReturn:
+    came = "nothing" if value is None else show(value)
     because = f", because {reason}" if reason else ""
     raise AdapterError(
-        f"{CONFIG} has {show(value)} in the field {show(name)} where {expected} was "
+        f"{CONFIG} has {came} in the field {show(name)} where {expected} was "
         f"expected{because}; import a plain LoRA adapter."
     )
 

@@ -35,7 +35,7 @@ _PICKLES = {b"PK": "a zip archive, as torch.save writes it", b"\x80": "a Python 
 _OTHERS = {b"\x93NUMPY": "a NumPy file", b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip archive"}
 
 _repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 80
+_repr.maxstring = _repr.maxother = 120
 
 
 def show(value: object) -> str:

@@ -5,14 +5,14 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.page import Page
+from lmoe_studio.ui.page import Follower, Page
 from lmoe_studio.ui.sidebar import Sidebar, build_sidebar
 from lmoe_studio.ui.source import SourceState, StudioSource
 from lmoe_studio.ui.tabs import explore
 from lmoe_studio.ui.traces import TraceStore
 
 TABS = (explore,)
-"""Modules with a `TITLE` and a `build(page)`, from left to right."""
+"""Modules with a `TITLE` and a `build(page) -> Follower`, from left to right."""
 
 _POLL_SECONDS = 0.4
 _EXPORTS_CHECKED_EVERY, _EXPORTS_KEPT_FOR = 3600, 24 * 3600
@@ -34,27 +34,32 @@ def build_app(source: StudioSource) -> gr.Blocks:
                 apply_default_css=False,
                 elem_id="status",
             )
-        page = Page(app, source, TraceStore(), status, loaded=gr.State(-1))
+        page = Page(app, source, TraceStore(), status)
         sidebar = build_sidebar(source)
+        followers = [sidebar.follower]
         with gr.Tabs(elem_id="tabs"):
             for tab in TABS:
                 with gr.Tab(tab.TITLE):
-                    tab.build(page)
-        _follow_source(page, sidebar)
+                    followers.append(tab.build(page))
+        _follow_source(page, sidebar, followers)
     return app
 
 
-def _follow_source(page: Page, sidebar: Sidebar) -> None:
+def _follow_source(page: Page, sidebar: Sidebar, followers: list[Follower]) -> None:
     """Poll while something loads; otherwise the page is quiet."""
     timer = gr.Timer(_POLL_SECONDS, active=False)
-    outputs = [page.loaded, page.status, timer, *sidebar.outputs]
+    seen = gr.State(-1)
+    outputs = [seen, timer, page.status, *(part for each in followers for part in each.outputs)]
 
     def _on_look(version: int) -> Any:
         state = page.source.state
-        if state.version == version and state.is_loading:
+        if state.version == version:
             return [gr.skip()] * len(outputs)
-        ticking = gr.update(active=state.is_loading)
-        return [state.version, status_of(state), ticking, *sidebar.show(state)]
+        shown = [value for each in followers for value in each.show(state)]
+        return [state.version, gr.update(active=state.is_loading), status_of(state), *shown]
+
+    def _on_open() -> Any:
+        return _on_look(-1)
 
     def _on_load(bank: str | None) -> Any:
         if bank and bank.strip():
@@ -62,7 +67,8 @@ def _follow_source(page: Page, sidebar: Sidebar) -> None:
         return _on_look(-1)
 
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    gr.on([page.app.load, timer.tick], _on_look, page.loaded, outputs, **quiet)
+    page.app.load(_on_open, None, outputs, **quiet)
+    timer.tick(_on_look, seen, outputs, **quiet)
     sidebar.load.click(_on_load, sidebar.bank, outputs, **quiet)
 
 

@@ -6,30 +6,17 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.page import Follower
 from lmoe_studio.ui.source import SourceState, StudioSource
 
 
 @dataclass(frozen=True)
 class Sidebar:
-    """The sidebar's parts that follow the state of the source."""
+    """What of the sidebar others need."""
 
-    source: StudioSource
-    card: gr.HTML
     bank: gr.Dropdown
     load: gr.Button
-
-    @property
-    def outputs(self) -> list[Any]:
-        return [self.card, self.bank, self.load]
-
-    def show(self, state: SourceState) -> list[Any]:
-        """New values of `outputs`."""
-        button = "Loading…" if state.is_loading else "Load bank"
-        return [
-            _card(state),
-            gr.update(choices=self.source.banks(), value=state.bank),
-            gr.update(value=button, interactive=not state.is_loading),
-        ]
+    follower: Follower
 
 
 def build_sidebar(source: StudioSource) -> Sidebar:
@@ -46,7 +33,18 @@ def build_sidebar(source: StudioSource) -> Sidebar:
             elem_id="bank-name",
         )
         load = gr.Button("Load bank", size="sm", interactive=False, elem_id="bank-load")
-    return Sidebar(source, card, bank, load)
+
+    def show(state: SourceState) -> list[Any]:
+        return [
+            _card(state),
+            gr.update(choices=source.banks(), value=state.bank),
+            gr.update(
+                value="Loading…" if state.is_loading else "Load bank",
+                interactive=not state.is_loading,
+            ),
+        ]
+
+    return Sidebar(bank, load, Follower([card, bank, load], show))
 
 
 def _card(state: SourceState) -> str:

@@ -41,7 +41,11 @@ def build_theme() -> gr.themes.Base:
     ).set(
         body_background_fill="#fafafa",
         body_background_fill_dark="#0f0f11",
-        block_border_width="1px",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        input_background_fill="white",
+        input_background_fill_dark="*neutral_900",
+        input_border_width="1px",
         block_shadow="none",
         button_primary_background_fill="*neutral_800",
         button_primary_background_fill_hover="*neutral_900",

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 import tempfile
-import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from peft.utils.other import get_pattern_key
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmoe_studio.errors import AdapterError, StorageError
+from lmoe_studio.experts import adapter, adapter_config, safetensors_check
 from lmoe_studio.experts.adapter import read_adapter, write_adapter
 from lmoe_studio.experts.adapter_config import check_config
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
@@ -25,10 +27,10 @@ Q0 = "model.layers.0.self_attn.q_proj"
 GATE1 = "model.layers.1.mlp.gate_proj"
 
 
-def tiny_llama(num_layers=4):
+def tiny_llama():
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=num_layers,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=2, vocab_size=64,
     )  # fmt: skip
     return LlamaForCausalLM(config)
@@ -36,7 +38,7 @@ def tiny_llama(num_layers=4):
 
 def linear_shapes(model):
     return {
-        path: tuple(module.weight.shape)
+        path: (module.out_features, module.in_features)
         for path, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
@@ -45,7 +47,7 @@ def linear_shapes(model):
 SHAPES = linear_shapes(tiny_llama())
 
 
-def peft_layers(peft_model):
+def peft_layers(peft_model) -> dict[str, Any]:
     return {
         name.removeprefix("base_model.model."): module
         for name, module in peft_model.named_modules()
@@ -65,9 +67,10 @@ def assert_same_as_peft(adapter, peft_model):
         torch.testing.assert_close(delta, layer.get_delta_weight("default"))
 
 
+# In alphabetical order, because that is how PEFT saves them and the first match wins.
 PATTERNS = {
-    "rank_pattern": {"q_proj": 6, "layers.1.mlp.gate_proj": 2, "^" + Q0: 3, "gate_proj": 7},
-    "alpha_pattern": {"self_attn.q_proj": 5, "model.layers.1.mlp.gate_proj": 1.5},
+    "rank_pattern": {"^" + Q0: 3, "layers.1.mlp.gate_proj": 2, "mlp.gate_proj": 7, "q_proj": 6},
+    "alpha_pattern": {"model.layers.1.mlp.gate_proj": 1.5, "self_attn.q_proj": 5},
 }
 PEFT_CONFIGS = {
     "plain": {"r": 4, "lora_alpha": 8},
@@ -91,16 +94,22 @@ def test_an_adapter_written_by_peft_is_read_as_peft_reads_it(name, tmp_path):
     options = {"target_modules": ["q_proj", "gate_proj"], "task_type": "CAUSAL_LM"}
     options |= PEFT_CONFIGS[name]
     trained = get_peft_model(tiny_llama(), LoraConfig(**options, init_lora_weights=False))
-    trained.save_pretrained(tmp_path)
-    # The patterns are matched in the order of the file, which is not that of the options.
-    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    trained.save_pretrained(tmp_path, save_embedding_layers=False)
 
-    assert_same_as_peft(read_adapter(tmp_path, SHAPES), loaded)
-    assert_same_as_peft(read_adapter(str(tmp_path), None), loaded)
+    assert_same_as_peft(read_adapter(tmp_path, SHAPES), trained)
+    assert_same_as_peft(read_adapter(str(tmp_path), None), trained)
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+def test_weights_of_the_base_model_in_an_adapter_are_refused(tmp_path):
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["lm_head"]))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match=r"lm_head.base_layer.*save_embedding_layers=False"):
+        read_adapter(tmp_path, SHAPES)
 
 
 def test_a_bfloat16_adapter_is_read_in_float32(tmp_path):
-    model = get_peft_model(tiny_llama(1), LoraConfig(target_modules=["q_proj"]))
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
     model.to(torch.bfloat16).save_pretrained(tmp_path)
 
     factors = read_adapter(tmp_path, SHAPES).factors[Q0]
@@ -146,7 +155,7 @@ def test_configurations_of_older_versions_are_read():
         assert (config.scale_of("x"), config.base) == (2.0, "a/b")
 
 
-NAMES = st.sampled_from(["a", "b", "ab", "a_b", "0", "10"])
+NAMES = st.sampled_from(["a", "b", "ab", "0", "10"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
 
 
@@ -296,7 +305,7 @@ def test_what_could_not_be_read_back_is_not_written(name, tmp_path):
 
 def test_values_that_float16_cannot_hold_are_not_written(tmp_path):
     factors = LoraFactors(torch.full((1, 4), 65520.0), torch.ones(4, 1), 1.0)
-    with pytest.raises(AdapterError, match="has the value inf in the tensor .*lora_A"):
+    with pytest.raises(AdapterError, match=r"has the value inf in the tensor .*lora_A"):
         write_adapter(LoraAdapter({Q0: factors}), tmp_path, base="x", dtype=torch.float16)
 
 
@@ -306,10 +315,15 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         write_adapter(random_adapter([Q0]), tmp_path / "file" / "expert", base="x")
 
 
-def test_reading_needs_no_peft_and_gives_no_warning(tmp_path):
+@pytest.mark.parametrize("module", [adapter, adapter_config, safetensors_check])
+def test_reading_imports_nothing_that_runs_code_of_others(module):
+    source = Path(module.__file__).read_text()
+    imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
+    assert "lmoe_studio" in imported
+    assert not imported & {"importlib", "peft", "pickle", "transformers"}
+
+
+def test_the_tensors_are_no_views_of_the_file(tmp_path):
     write_adapter(random_adapter([Q0]), tmp_path, base="x")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        adapter = read_adapter(tmp_path, SHAPES)
-    adapter.factors[Q0].a.add_(1)  # a tensor of its own, not a view of the file
-    assert "peft" not in Path(read_adapter.__code__.co_filename).read_text().split("import")
+    read_adapter(tmp_path, SHAPES).factors[Q0].a.zero_()
+    assert_equal_adapters(read_adapter(tmp_path, SHAPES), random_adapter([Q0]))

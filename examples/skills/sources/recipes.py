@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from corpus import Document, Pair, choose, held_out
 from packages import member
@@ -31,12 +32,12 @@ def documents(archives: list[Path]) -> Iterator[Document]:
             yield Document(title, held_out(title), (f"{title}\n\n{body}",), (pair,))
 
 
-def _body(recipe: dict[str, str | list[str] | None]) -> str:
+def _body(recipe: dict[str, Any]) -> str:
     """The recipe below its title."""
-    lines = [f"Serves: {recipe['servings']}"] if recipe["servings"] else []
-    lines += [f"Time: {recipe['time']}"] if recipe["time"] else []
-    lines += ["Ingredients:", *(f"- {_tidy(item)}" for item in recipe["ingredients"] or ())]
-    steps = enumerate(recipe["steps"] or (), start=1)
+    lines = [f"Serves: {_tidy(recipe['servings'])}"] if recipe["servings"] else []
+    lines += [f"Time: {_tidy(recipe['time'])}"] if recipe["time"] else []
+    lines += ["Ingredients:", *(f"- {_tidy(item)}" for item in recipe["ingredients"])]
+    steps = enumerate(recipe["steps"], start=1)
     lines += ["", "Method:", *(f"{number}. {_tidy(step)}" for number, step in steps)]
     return "\n".join(lines)
 
@@ -44,7 +45,8 @@ def _body(recipe: dict[str, str | list[str] | None]) -> str:
 def _tidy(text: str) -> str:
     """Drop what is left of wiki markup."""
     text = text.replace("'''", "").replace("''", "").replace("\u00a0", " ")
-    text = re.sub(r"<[^<>]*>", "", text)
+    # <nowiki/> sits inside words, <br/> between them.
+    text = re.sub(r"<[^<>]*>", " ", re.sub(r"<nowiki ?/>", "", text))
     text = re.sub(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]", r"\1", text)
     text = re.sub(r"/\)", ")", text)
     text = re.sub(r"\(\s*\)", "", text)

@@ -12,7 +12,7 @@ import gradio as gr
 from lmoe_studio.ui.asset_files import read_asset
 from lmoe_studio.ui.payload import ExactCell, TracePayload
 
-_SCRIPTS = ("view.js", "tokens.js", "strip.js", "heatmap.js", "detail.js", "workbench.js")
+_SCRIPTS = ("view.js", "tokens.js", "strip.js", "heatmap.js", "detail.js", "controls.js", "workbench.js")
 
 
 class Workbench(gr.HTML):

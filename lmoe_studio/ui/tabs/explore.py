@@ -15,8 +15,9 @@ from lmoe_studio.ui.components.workbench import Workbench
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.export import TraceFormat, write_trace
 from lmoe_studio.ui.outcome import Outcome, trace_text
-from lmoe_studio.ui.page import Page, user_of
+from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import exact_cell, read_pick, trace_payload
+from lmoe_studio.ui.source import SourceState
 
 TITLE = "Explore"
 
@@ -48,13 +49,14 @@ class Parts:
     text: gr.BrowserState
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Follower:
     """Lay out the tab and wire it."""
     parts = _lay_out()
     _wire_trace(page, parts)
-    _wire_page(page, parts)
+    _wire_memory(page, parts)
     _wire_workbench(page, parts)
     _wire_export(page, parts)
+    return Follower([parts.notice, parts.run, parts.workbench], _on_source)
 
 
 def _lay_out() -> Parts:
@@ -137,20 +139,20 @@ def _wire_trace(page: Page, parts: Parts) -> None:
         filled.then(_on_trace, parts.prompt, outputs, **_MODEL)
 
 
-def _wire_page(page: Page, parts: Parts) -> None:
-    """Follow the bank's coming and going, and survive a reload."""
+def _on_source(state: SourceState) -> list[Any]:
+    """Notice, button and workbench as a bank comes, goes or fails to load."""
+    if state.studio is not None:
+        return ["", gr.update(interactive=True), gr.update(visible=True)]
+    if state.problem is not None:
+        notice = panels.panel("problem", "The bank could not be loaded", state.problem)
+    else:
+        title = "Loading the base model and its experts"
+        notice = panels.panel("loading", title, state.progress or "")
+    return [notice, gr.update(interactive=False), gr.update(visible="hidden")]
 
-    def _on_loaded() -> list[Any]:
-        state = page.source.state
-        if state.studio is not None:
-            return ["", gr.update(interactive=True), gr.update(visible=True)]
-        if state.problem is not None:
-            notice = panels.panel("problem", "The bank could not be loaded", state.problem)
-        else:
-            notice = panels.panel("loading", "Loading the base model and its experts", state.progress or "")
-        return [notice, gr.update(interactive=False), gr.update(visible="hidden")]
 
-    page.loaded.change(_on_loaded, None, [parts.notice, parts.run, parts.workbench], **_QUIET)
+def _wire_memory(page: Page, parts: Parts) -> None:
+    """Bring back what was typed and shown when the page is reloaded."""
     # The text stays in the browser: what is typed must not wait for the server.
     parts.prompt.change(None, parts.prompt, parts.text, js="(text) => text", **_QUIET)
     keep = "(saved, typed) => typed || saved || ''"

@@ -1,0 +1,67 @@
+"""How a bank does on held-out text: loss by skill, and how its routing separates the skills."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.training.data import SkillData, collate
+from lmoe_studio.training.trainer import next_token_loss
+
+BASE_ALONE = RoutingPlan([Override.bypass()])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out results of one bank under one plan."""
+
+    losses: dict[str, float]
+    """Nats a token, by skill."""
+    shares: pd.DataFrame
+    """Mean routing weight: columns sequence, label, layer, expert, weight."""
+
+    @property
+    def mean(self) -> float:
+        return sum(self.losses.values()) / len(self.losses)
+
+
+@torch.no_grad()
+def evaluate(
+    model: MixtureModel, skills: list[SkillData], *, batch_size: int = 4, plan: PlanArgument = None
+) -> Evaluation:
+    """Run every held-out sequence once, with the router or under a plan."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    losses, shares, sequence = {}, [], 0
+    for label, skill in enumerate(skills):
+        total, count = 0.0, 0
+        for start in range(0, len(skill.held_out), batch_size):
+            rows = [{"ids": ids, "skill": label} for ids in skill.held_out[start : start + batch_size]]
+            batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
+            mask = batch["attention_mask"]
+            output = model(batch["input_ids"], mask, plan=plan, record=True)
+            tokens = int((batch["labels"][:, 1:] != -100).sum())
+            total += float(next_token_loss(output.logits, batch["labels"])) * tokens
+            count += tokens
+            weights = output.routing.weights * mask[:, :, None, None]
+            mean = weights.sum(1) / mask.sum(1)[:, None, None]
+            shares += [_rows(model, sequence + i, skill.name, row) for i, row in enumerate(mean)]
+            sequence += len(rows)
+        losses[skill.name] = total / count
+    model.train(was_training)
+    return Evaluation(losses, pd.concat(shares, ignore_index=True))
+
+
+def _rows(model: MixtureModel, sequence: int, label: str, mean: torch.Tensor) -> pd.DataFrame:
+    sites, experts = mean.shape
+    return pd.DataFrame(
+        {
+            "sequence": sequence,
+            "label": label,
+            "layer": [site.layer for site in model.sites for _ in range(experts)],
+            "expert": list(model.bank.expert_names) * sites,
+            "weight": mean.float().cpu().flatten().numpy(),
+        }
+    )

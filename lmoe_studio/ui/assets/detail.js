@@ -1,0 +1,198 @@
+// The side panel: numbers for the selected tokens at the selected layer.
+
+function makeDetail(view, act) {
+  const node = make("aside", "detail");
+  node.setAttribute("aria-label", "Details of the selection");
+  const title = make("div", "title");
+  const place = make("div", "place");
+  const facts = make("dl", "facts");
+  const weights = section("Routing weights");
+  const bars = make("div", "bars");
+  const note = make("p", "note");
+  weights.append(bars, note);
+  const layers = section("Over layers");
+  const profile = make("canvas", "profile");
+  const axis = make("div", "axis");
+  profile.setAttribute("role", "img");
+  layers.append(profile, axis);
+  const next = section("Most likely here");
+  const ranking = make("ol", "ranking");
+  next.append(ranking);
+  node.append(title, place, facts, weights, layers, next);
+  let rows = [];
+  let exact = null;
+
+  function section(heading) {
+    const part = make("section");
+    part.append(make("h4", "", heading));
+    return part;
+  }
+
+  function build() {
+    bars.classList.toggle("with-norms", view.data.has_contributions);
+    rows = view.data.experts.map((expert, k) => {
+      const row = make("div", "bar");
+      const glyph = make("span", "glyph", expert.glyph);
+      const fill = make("i");
+      const track = make("span", "track");
+      const value = make("span", "value");
+      const norm = make("span", "norm");
+      row.style.setProperty("--expert", expert.colour);
+      row.title = expert.name;
+      track.append(fill);
+      row.append(glyph, make("span", "name", expert.name), track, value, norm);
+      row.addEventListener("pointerenter", () => act.hover(k));
+      row.addEventListener("pointerleave", () => act.hover(NONE));
+      return { row, fill, value, norm };
+    });
+    const head = make("div", "bar head");
+    head.append(make("span"), make("span"), make("span"), make("span", "value", "weight"),
+      make("span", "norm", "update"));
+    head.title = "weight: what the expert's update was multiplied by; update: its norm";
+    bars.replaceChildren(...(view.data.has_contributions ? [head] : []), ...rows.map((r) => r.row));
+    exact = null;
+    show();
+  }
+
+  function show() {
+    const whole = view.lo < 0;
+    const single = !whole && view.lo === view.hi;
+    showTitle(whole, single);
+    showFacts(single);
+    const values = view.profile(view.lo, view.hi);
+    showBars(view.atLayer(values, view.layer));
+    drawProfile(values);
+    next.hidden = !single || !view.data.ranks[view.lo];
+    if (!next.hidden) showRanking(view.lo);
+  }
+
+  function showTitle(whole, single) {
+    title.replaceChildren();
+    title.classList.toggle("text", !whole);
+    if (whole) title.append("Whole text");
+    else if (single) appendVisible(title, view.data.tokens[view.lo]);
+    else appendVisible(title, view.data.tokens.slice(view.lo, Math.min(view.hi + 1, view.lo + 60)).join(""));
+    const layer = view.layer < 0 ? "mean of all layers" : "layer " + view.data.layers[view.layer];
+    const tokens = whole
+      ? `mean of ${view.T.toLocaleString("en")} tokens`
+      : single
+        ? `token ${view.lo}${view.flags[view.lo] & SPECIAL ? ", special" : ""}`
+        : `tokens ${view.lo} to ${view.hi}, mean of ${view.hi - view.lo + 1}`;
+    place.textContent = `${tokens} · ${layer}`;
+  }
+
+  function showFacts(single) {
+    facts.replaceChildren();
+    const logprob = single ? view.data.logprobs[view.lo] : null;
+    facts.hidden = logprob === null;
+    if (facts.hidden) return;
+    const entropy = view.data.entropies[view.lo];
+    const entries = [
+      ["probability", percent(Math.exp(logprob))],
+      ["rank", view.data.ranks[view.lo].toLocaleString("en")],
+      ["log-prob", logprob.toFixed(2)],
+      ["entropy", entropy === null ? "–" : entropy.toFixed(2) + " nat"],
+    ];
+    for (const [name, value] of entries) {
+      const pair = make("div");
+      pair.append(make("dt", "", name), make("dd", "", value));
+      facts.append(pair);
+    }
+  }
+
+  function showBars(values) {
+    const most = Math.max(1 / view.data.scale, ...values);
+    rows.forEach((row, k) => {
+      row.fill.style.width = (100 * values[k] / most).toFixed(1) + "%";
+      row.value.textContent = (values[k] * view.data.scale).toFixed(2);
+      row.value.classList.add("rough");
+      row.norm.textContent = "";
+    });
+    note.textContent = "";
+  }
+
+  // Exact numbers from the server take the place of those in steps of 1/255.
+  function showExact(cell) {
+    exact = cell;
+    if (exact.gone) {
+      note.textContent = "Exact values are gone; trace the text again.";
+      return;
+    }
+    exact.weights.forEach((weight, k) => {
+      rows[k].value.textContent = weight.toFixed(4);
+      rows[k].value.classList.remove("rough");
+      if (exact.contributions) rows[k].norm.textContent = exact.contributions[k].toPrecision(3);
+    });
+    if (exact.token_id !== null) place.textContent += ` · id ${exact.token_id}`;
+  }
+
+  function drawProfile(values) {
+    const ratio = window.devicePixelRatio || 1;
+    const width = profile.clientWidth;
+    const height = profile.clientHeight;
+    if (!width) return;
+    profile.width = width * ratio;
+    profile.height = height * ratio;
+    const context = profile.getContext("2d");
+    context.scale(ratio, ratio);
+    const step = width / view.L;
+    const most = mostAtOneLayer(values);
+    for (let l = 0; l < view.L; l++) {
+      let top = height;
+      for (let k = 0; k < view.K; k++) {
+        const part = (values[l * view.K + k] / most) * height;
+        context.fillStyle = view.data.experts[k].colour;
+        context.globalAlpha = view.layer < 0 || view.layer === l ? 1 : 0.45;
+        context.fillRect(l * step, top - part, Math.max(1, step - 1), part);
+        top -= part;
+      }
+    }
+    axis.replaceChildren(
+      make("span", "", "layer " + view.data.layers[0]),
+      make("span", "", String(view.data.layers[view.L - 1])));
+    profile.setAttribute("aria-label", "Weights of all experts, layer by layer");
+  }
+
+  function mostAtOneLayer(values) {
+    let most = 1 / view.data.scale;
+    for (let l = 0; l < view.L; l++) {
+      let sum = 0;
+      for (let k = 0; k < view.K; k++) sum += values[l * view.K + k];
+      most = Math.max(most, sum);
+    }
+    return most;
+  }
+
+  function showRanking(token) {
+    const k = view.alternatives.length / view.T;
+    const items = [];
+    for (let i = 0; i < k; i++) {
+      const text = view.data.strings[view.alternatives[token * k + i]];
+      const probability = Math.exp(-view.alternativeLogprobs[token * k + i] / 1000);
+      const item = make("li", view.data.ranks[token] === i + 1 ? "actual" : "");
+      const word = make("span", "word");
+      appendVisible(word, text);
+      const fill = make("i");
+      fill.style.width = (100 * probability).toFixed(1) + "%";
+      const track = make("span", "track");
+      track.append(fill);
+      item.append(word, track, make("span", "value", percent(probability)));
+      items.push(item);
+    }
+    ranking.replaceChildren(...items);
+  }
+
+  profile.addEventListener("click", (event) => {
+    const rect = profile.getBoundingClientRect();
+    const layer = Math.floor(((event.clientX - rect.left) / rect.width) * view.L);
+    act.setLayer(Math.min(Math.max(layer, 0), view.L - 1));
+  });
+  new ResizeObserver(() => view.data && drawProfile(view.profile(view.lo, view.hi))).observe(profile);
+
+  return { node, build, show, showExact };
+}
+
+function percent(share) {
+  const value = 100 * share;
+  return (value >= 9.95 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : "<0.1") + " %";
+}

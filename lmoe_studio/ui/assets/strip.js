@@ -1,0 +1,154 @@
+// The token strip: the text itself, each token marked with how it was routed.
+
+const MARGIN = 40; // tokens painted beyond the visible ones
+
+function makeStrip(view, act) {
+  const node = make("div", "strip");
+  node.tabIndex = 0;
+  node.setAttribute("role", "listbox");
+  node.setAttribute("aria-multiselectable", "true");
+  node.setAttribute("aria-label", "Tokens");
+  const prefix = "tok-" + Math.random().toString(36).slice(2) + "-";
+  let spans = [];
+  let version = 0;
+  let painted = [];
+  let selected = [];
+
+  function build() {
+    const fragment = document.createDocumentFragment();
+    spans = view.data.tokens.map((text, index) => {
+      const { span, before, after } = tokenNodes(text);
+      span.id = prefix + index;
+      span.dataset.index = index;
+      if (view.flags[index] & SPECIAL) span.classList.add("special");
+      if (view.flags[index] & GENERATED && !(view.flags[index - 1] & GENERATED)) {
+        fragment.append(make("span", "boundary", "generated"));
+      }
+      fragment.append(...before, span, ...after);
+      return span;
+    });
+    node.replaceChildren(fragment);
+    node.scrollTop = 0;
+    selected = [];
+    painted = new Int32Array(spans.length);
+    paint();
+  }
+
+  // Indices of the tokens that can be seen, found by halving: reads first, writes after.
+  function visibleRange() {
+    const box = node.getBoundingClientRect();
+    const firstWhere = (isPast) => {
+      let [low, high] = [0, spans.length];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (isPast(spans[middle].getBoundingClientRect())) high = middle;
+        else low = middle + 1;
+      }
+      return low;
+    };
+    const first = firstWhere((rect) => rect.bottom >= box.top);
+    const last = firstWhere((rect) => rect.top > box.bottom);
+    return [Math.max(0, first - MARGIN), Math.min(spans.length, last + MARGIN)];
+  }
+
+  function paint() {
+    version++;
+    paintVisible();
+  }
+
+  function paintVisible() {
+    if (!spans.length) return;
+    const [first, last] = visibleRange();
+    const rows = view.rowsAt(view.layer);
+    const experts = view.inView();
+    for (let t = first; t < last; t++) {
+      if (painted[t] === version) continue;
+      painted[t] = version;
+      if (!(view.flags[t] & SPECIAL)) paintToken(spans[t], t, rows, experts);
+    }
+  }
+
+  function paintToken(span, t, rows, experts) {
+    const offset = view.offsetAt(t, view.layer);
+    const style = span.style;
+    if (view.colour === "entropy") {
+      const entropy = normalisedEntropy(rows, offset, view.K);
+      style.backgroundColor = `rgba(128, 132, 145, ${(0.55 * entropy ** 2 * view.gain).toFixed(3)})`;
+      style.borderBottomColor = "transparent";
+      delete span.dataset.glyph;
+      return;
+    }
+    const k = strongest(rows, offset, experts);
+    const weight = Math.min(1, (rows[offset + k] / 255) * view.gain);
+    const rgb = view.rgb[k].join(", ");
+    style.backgroundColor = `rgba(${rgb}, ${(0.45 * weight).toFixed(3)})`;
+    style.borderBottomColor = `rgba(${rgb}, ${(0.12 + 0.88 * weight).toFixed(3)})`;
+    if (view.glyphs && (experts.length > 1 || weight > 1 / view.K)) {
+      span.dataset.glyph = view.data.experts[k].glyph;
+    } else delete span.dataset.glyph;
+  }
+
+  function markSelection() {
+    for (const span of selected) {
+      span.classList.remove("selected", "first", "last");
+      span.removeAttribute("aria-selected");
+    }
+    selected = view.lo < 0 ? [] : spans.slice(view.lo, view.hi + 1);
+    for (const span of selected) {
+      span.classList.add("selected");
+      span.setAttribute("aria-selected", "true");
+    }
+    if (!selected.length) return node.removeAttribute("aria-activedescendant");
+    selected[0].classList.add("first");
+    selected[selected.length - 1].classList.add("last");
+    node.setAttribute("aria-activedescendant", prefix + act.cursor());
+  }
+
+  // Scrolls the strip itself, never the page.
+  function reveal(index) {
+    const box = node.getBoundingClientRect();
+    const rect = spans[index].getBoundingClientRect();
+    if (rect.top < box.top + 14) node.scrollTop -= box.top + 24 - rect.top;
+    else if (rect.bottom > box.bottom) node.scrollTop += rect.bottom - box.bottom + 12;
+  }
+
+  const indexUnder = (event) => {
+    const span = event.target.closest(".tok");
+    return span ? Number(span.dataset.index) : NONE;
+  };
+  let dragging = false;
+  node.addEventListener("pointerdown", (event) => {
+    const index = indexUnder(event);
+    if (index < 0 || event.button !== 0) return;
+    dragging = true;
+    act.pick(index, event.shiftKey);
+  });
+  node.addEventListener("pointermove", (event) => {
+    const index = indexUnder(event);
+    if (dragging && event.buttons & 1) {
+      if (index >= 0 && index !== act.cursor()) act.pick(index, true);
+    } else {
+      dragging = false;
+      act.point(event, index, view.layer);
+    }
+  });
+  node.addEventListener("pointerup", () => (dragging = false));
+  node.addEventListener("pointerleave", () => act.point(null));
+  // A click made by a script or a screen reader comes without a pointer.
+  node.addEventListener("click", (event) => {
+    const index = indexUnder(event);
+    if (index >= 0 && event.detail === 0) act.pick(index, event.shiftKey);
+  });
+  let scheduled = false;
+  node.addEventListener("scroll", () => {
+    if (scheduled) return;
+    scheduled = true;
+    requestAnimationFrame(() => {
+      scheduled = false;
+      paintVisible();
+    });
+  }, { passive: true });
+  new ResizeObserver(paintVisible).observe(node);
+
+  return { node, build, paint, markSelection, reveal };
+}

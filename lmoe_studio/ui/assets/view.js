@@ -1,0 +1,125 @@
+// What is shown: one trace, one selection, one way of colouring. Knows nothing of the page.
+
+const ALL_LAYERS = -1;
+const NONE = -1;
+const SPECIAL = 1;
+const GENERATED = 2;
+
+function decodeBytes(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+function decodeWords(text) {
+  const bytes = decodeBytes(text);
+  const words = new Uint16Array(bytes.length / 2);
+  for (let i = 0; i < words.length; i++) words[i] = bytes[2 * i] | (bytes[2 * i + 1] << 8);
+  return words;
+}
+
+function makeView() {
+  const view = {
+    data: null, // the payload
+    T: 0, L: 0, K: 0, // tokens, layers, experts
+    weights: null, // uint8 [token, layer, expert]; 255 stands for data.scale
+    mean: null, // the same over all layers, [token, expert]
+    layer: ALL_LAYERS, // an index into data.layers
+    colour: "dominant", // "dominant", "entropy", or the index of one expert
+    solo: new Set(), // experts that the legend has singled out
+    hover: NONE, // the expert under the pointer in the legend
+    gain: 1,
+    glyphs: true,
+    lo: NONE, hi: NONE, anchor: NONE, // selected tokens; NONE stands for the whole text
+  };
+
+  view.load = (data) => {
+    view.data = data;
+    [view.T, view.L, view.K] = data.shape;
+    view.weights = decodeBytes(data.weights);
+    view.flags = decodeBytes(data.flags);
+    view.alternatives = decodeWords(data.alternatives);
+    view.alternativeLogprobs = decodeWords(data.alternative_logprobs);
+    view.rgb = data.experts.map((expert) =>
+      [1, 3, 5].map((at) => parseInt(expert.colour.slice(at, at + 2), 16)));
+    view.mean = meanOverLayers(view);
+    view.whole = null;
+    view.layer = Math.min(view.layer, view.L - 1);
+    view.solo.clear();
+    view.hover = NONE;
+    if (typeof view.colour === "number" && view.colour >= view.K) view.colour = "dominant";
+    view.lo = view.hi = view.anchor = NONE;
+  };
+
+  // Where the weights of a token at a layer begin, and in which array.
+  view.rowsAt = (layer) => (layer < 0 ? view.mean : view.weights);
+  view.offsetAt = (token, layer) =>
+    (layer < 0 ? token : token * view.L + layer) * view.K;
+
+  // The experts that the colours speak of.
+  view.inView = () => {
+    if (view.hover >= 0) return [view.hover];
+    if (typeof view.colour === "number") return [view.colour];
+    if (view.solo.size) return [...view.solo];
+    return Array.from({ length: view.K }, (_, k) => k);
+  };
+
+  // Weights of a token range by layer and expert, 0..1 of the scale, as a flat [layer, expert].
+  view.profile = (lo, hi) => {
+    if (lo < 0 && view.whole) return view.whole;
+    const [from, to] = lo < 0 ? [0, view.T - 1] : [lo, hi];
+    const sums = new Float32Array(view.L * view.K);
+    for (let t = from; t <= to; t++) {
+      const start = t * sums.length;
+      for (let i = 0; i < sums.length; i++) sums[i] += view.weights[start + i];
+    }
+    const count = 255 * Math.max(1, to - from + 1);
+    for (let i = 0; i < sums.length; i++) sums[i] /= count;
+    if (lo < 0) view.whole = sums;
+    return sums;
+  };
+
+  // The weights at a layer of such a profile, or their mean over all layers.
+  view.atLayer = (profile, layer) => {
+    if (layer >= 0) return profile.slice(layer * view.K, (layer + 1) * view.K);
+    const means = new Float32Array(view.K);
+    for (let i = 0; i < profile.length; i++) means[i % view.K] += profile[i] / view.L;
+    return means;
+  };
+
+  return view;
+}
+
+function meanOverLayers(view) {
+  const { T, L, K, weights } = view;
+  const mean = new Float32Array(T * K);
+  for (let t = 0; t < T; t++) {
+    for (let l = 0; l < L; l++) {
+      const start = (t * L + l) * K;
+      for (let k = 0; k < K; k++) mean[t * K + k] += weights[start + k];
+    }
+    for (let k = 0; k < K; k++) mean[t * K + k] /= Math.max(1, L);
+  }
+  return mean;
+}
+
+// The strongest of some experts in a row of weights.
+function strongest(rows, offset, experts) {
+  let best = experts[0];
+  for (const k of experts) if (rows[offset + k] > rows[offset + best]) best = k;
+  return best;
+}
+
+// Entropy of a row of weights over log K: 0 is one expert alone, 1 is all alike.
+function normalisedEntropy(rows, offset, K) {
+  let total = 0;
+  for (let k = 0; k < K; k++) total += rows[offset + k];
+  if (K < 2 || total === 0) return 0;
+  let entropy = 0;
+  for (let k = 0; k < K; k++) {
+    const p = rows[offset + k] / total;
+    if (p > 0) entropy -= p * Math.log(p);
+  }
+  return entropy / Math.log(K);
+}
