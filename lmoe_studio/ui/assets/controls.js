@@ -18,15 +18,16 @@ function makeToolbar(view, act, recolour) {
   const all = make("button", "toggle", "All layers (mean)");
   const gain = input("range", { min: 0.5, max: 3, step: 0.1, value: 1 });
   const reset = make("button", "quiet", "reset");
-  const glyphs = input("checkbox", { checked: true });
-  all.type = reset.type = "button";
+  const glyphs = make("button", "toggle", "Letters");
+  all.type = reset.type = glyphs.type = "button";
+  glyphs.title = "Show the experts' letters above the tokens";
   slider.setAttribute("aria-label", "Layer");
   number.setAttribute("aria-label", "Layer number");
   reset.setAttribute("aria-label", "Reset the intensity");
   const layer = make("div", "control layer");
   layer.append(make("span", "", "Layer"), slider, number, all);
   const intensity = labelled("Intensity", gain);
-  node.append(labelled("Colour by", colour), layer, intensity, reset, labelled("Letters", glyphs));
+  node.append(labelled("Colour by", colour), layer, intensity, reset, glyphs);
 
   function build() {
     const group = make("optgroup");
@@ -39,6 +40,7 @@ function makeToolbar(view, act, recolour) {
       Object.assign(make("option", "", "Routing entropy"), { value: "entropy" }),
       group);
     slider.max = view.L - 1;
+    if (view.layer < 0) slider.value = Math.floor(view.L / 2);
     number.min = view.data.layers[0];
     number.max = view.data.layers[view.L - 1];
     show();
@@ -46,6 +48,7 @@ function makeToolbar(view, act, recolour) {
 
   function show() {
     colour.value = String(view.colour);
+    glyphs.setAttribute("aria-pressed", String(view.glyphs));
     all.setAttribute("aria-pressed", String(view.layer < 0));
     layer.classList.toggle("all", view.layer < 0);
     if (view.layer >= 0) slider.value = view.layer;
@@ -72,8 +75,8 @@ function makeToolbar(view, act, recolour) {
     gain.value = view.gain = 1;
     recolour();
   });
-  glyphs.addEventListener("change", () => {
-    view.glyphs = glyphs.checked;
+  glyphs.addEventListener("click", () => {
+    view.glyphs = !view.glyphs;
     recolour();
   });
   return { node, build, show };
@@ -85,7 +88,8 @@ function makeLegend(view, act) {
   const all = make("button", "quiet", "show all");
   all.type = "button";
   all.addEventListener("click", () => act.all());
-  const hint = make("span", "hint", "view only: click to single out, shift-click to add");
+  const hint = make("span", "hint", "view only");
+  hint.title = "The model is untouched. Click an expert to single it out, shift-click to add one.";
   node.append(chips, all, hint);
   let buttons = [];
 
@@ -95,7 +99,7 @@ function makeLegend(view, act) {
       const chip = make("button", "chip");
       chip.type = "button";
       chip.style.setProperty("--expert", expert.colour);
-      chip.title = "Mean weight over the whole text and all layers";
+      chip.title = "Mean weight over the whole text. Click: only this one; shift-click: add it.";
       chip.append(make("span", "glyph", expert.glyph), make("span", "name", expert.name),
         make("span", "share", (100 * shares[k] * view.data.scale).toFixed(0) + " %"));
       chip.addEventListener("click", (event) => act.solo(k, event.shiftKey));
@@ -150,7 +154,7 @@ function makeTooltip(view) {
   function fill(token, layer) {
     const head = make("div", "head");
     const word = make("strong");
-    appendVisible(word, view.data.tokens[token]);
+    appendAlone(word, view.data.tokens[token]);
     const where = layer < 0 ? "all layers" : "layer " + view.data.layers[layer];
     head.append(word, make("span", "", `token ${token} · ${where}`));
     const rows = view.rowsAt(layer);

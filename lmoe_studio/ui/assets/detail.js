@@ -29,6 +29,8 @@ function makeDetail(view, act) {
   }
 
   function build() {
+    // A line where every expert would stand if all had the same weight.
+    bars.style.setProperty("--even", 100 / view.K / view.data.scale + "%");
     bars.classList.toggle("with-norms", view.data.has_contributions);
     rows = view.data.experts.map((expert, k) => {
       const row = make("div", "bar");
@@ -70,7 +72,7 @@ function makeDetail(view, act) {
     title.replaceChildren();
     title.classList.toggle("text", !whole);
     if (whole) title.append("Whole text");
-    else if (single) appendVisible(title, view.data.tokens[view.lo]);
+    else if (single) appendAlone(title, view.data.tokens[view.lo]);
     else appendVisible(title, view.data.tokens.slice(view.lo, Math.min(view.hi + 1, view.lo + 60)).join(""));
     const layer = view.layer < 0 ? "mean of all layers" : "layer " + view.data.layers[view.layer];
     const tokens = whole
@@ -171,7 +173,7 @@ function makeDetail(view, act) {
       const probability = Math.exp(-view.alternativeLogprobs[token * k + i] / 1000);
       const item = make("li", view.data.ranks[token] === i + 1 ? "actual" : "");
       const word = make("span", "word");
-      appendVisible(word, text);
+      appendAlone(word, text);
       const fill = make("i");
       fill.style.width = (100 * probability).toFixed(1) + "%";
       const track = make("span", "track");

@@ -4,6 +4,7 @@ const CIVIDIS = [
   [0, 32, 76], [0, 48, 110], [57, 72, 108], [87, 92, 109], [112, 113, 115],
   [138, 134, 120], [166, 157, 117], [196, 181, 108], [228, 207, 91], [255, 234, 70],
 ];
+const AXIS = 20; // room for the token numbers below
 const TICK_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000];
 
 function cividis(value) {
@@ -44,7 +45,7 @@ function makeHeatmap(view, act) {
   function fit() {
     if (!view.data) return;
     cellWidth = Math.max(2, Math.min(26, scroller.clientWidth / view.T));
-    cellHeight = Math.max(3, Math.min(14, 186 / view.L));
+    cellHeight = Math.max(2, Math.min(16, (scroller.clientHeight - AXIS) / view.L));
     canvas.style.width = stage.style.width = cellWidth * view.T + "px";
     canvas.style.height = cellHeight * view.L + "px";
     tick(layerTicks, view.L, 15 / cellHeight, (l, label) => {

@@ -43,6 +43,14 @@ function visibleText(text) {
   return visibleRuns(text).map(([run]) => run).join("").replace(/^ +| +$/g, (s) => "␣".repeat(s.length));
 }
 
+// For text that stands alone: spaces at its ends are signs too.
+function appendAlone(node, text) {
+  const [, before, middle, after] = /^( *)(.*?)( *)$/su.exec(text);
+  if (before) node.append(make("span", "sign space", "␣".repeat(before.length)));
+  if (middle || text === "") appendVisible(node, middle);
+  if (after) node.append(make("span", "sign space", "␣".repeat(after.length)));
+}
+
 function appendVisible(node, text) {
   for (const [run, isSign] of visibleRuns(text)) {
     if (isSign) node.append(make("span", "sign", run));

@@ -134,6 +134,8 @@ const main = make("div", "main");
 const views = make("div", "views");
 views.append(strip.node, heatmap.node);
 main.append(views, detail.node);
+const frame = make("div", "frame");
+frame.append(main);
 
 function showEmpty() {
   const empty = make("div", "empty");
@@ -167,7 +169,7 @@ function build() {
   tooltip.hide();
   if (!props.value) return showEmpty();
   view.load(props.value);
-  root.replaceChildren(toolbar.node, legend.node, notices, main, tooltip.node, live);
+  root.replaceChildren(toolbar.node, legend.node, notices, frame, tooltip.node, live);
   toolbar.build();
   legend.build();
   showNotices();

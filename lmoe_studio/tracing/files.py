@@ -1,0 +1,124 @@
+"""Save and load a trace: one Parquet or safetensors file that reads back equal.
+
+The Parquet file is the tidy routing frame, ready for `pandas.read_parquet`; what a frame has no
+columns for stands in its metadata.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from analysis.frames import routing_frame
+from lmoe_studio.errors import StorageError
+from lmoe_studio.tracing.records import RoutingTrace
+
+_KEY = "lmoe_trace"
+_CELLS = {
+    "router_logits": "logit",
+    "router_probs": "prob",
+    "routing_weights": "weight",
+    "overridden": "overridden",
+    "contributions": "contribution",
+}
+"""Fields that the routing frame holds, and its columns for them."""
+
+
+def save_trace(trace: RoutingTrace, path: Path | str) -> Path:
+    """Write a trace; the name's ending, .parquet or .safetensors, says how.
+
+    Raises:
+        StorageError: another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match path.suffix:
+            case ".parquet":
+                _save_parquet(trace, path)
+            case ".safetensors":
+                arrays = {name: value for name, value in _arrays(trace).items() if value.size}
+                save_file(arrays, path, metadata={_KEY: json.dumps(_plain(trace))})
+            case other:
+                raise StorageError(
+                    f"A trace is saved as .parquet or .safetensors, not '{other}' ({path.name})."
+                )
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from None
+    return path
+
+
+def load_trace(path: Path | str) -> RoutingTrace:
+    """Read a trace back. Raises StorageError if the file is no trace or damaged."""
+    path = Path(path)
+    try:
+        return _load_parquet(path) if path.suffix == ".parquet" else _load_safetensors(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (KeyError, ValueError, TypeError, AssertionError, pa.ArrowException, SafetensorError):
+        raise StorageError(f"{path} is no trace of L-MoE Studio, or is damaged.") from None
+
+
+def _save_parquet(trace: RoutingTrace, path: Path) -> None:
+    table = pa.Table.from_pandas(routing_frame(trace), preserve_index=False)
+    arrays = {n: _as_json(a) for n, a in _arrays(trace).items() if n not in _CELLS}
+    header = json.dumps({**_plain(trace), "arrays": arrays})
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: header})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _load_parquet(path: Path) -> RoutingTrace:
+    table = pq.read_table(path)
+    plain = json.loads((table.schema.metadata or {})[_KEY.encode()])
+    arrays = {name: _from_json(value) for name, value in plain.pop("arrays").items()}
+    shape = (len(arrays["token_ids"]), len(plain["site_layers"]), len(plain["experts"]))
+    for name, column in _CELLS.items():
+        if column in table.column_names:
+            arrays[name] = table.column(column).to_numpy().reshape(shape)
+    return _trace(plain, arrays)
+
+
+def _load_safetensors(path: Path) -> RoutingTrace:
+    with safe_open(path, framework="np") as file:
+        plain = json.loads((file.metadata() or {})[_KEY])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
+    shape = (len(arrays["token_ids"]), 0)  # a trace without alternatives has empty arrays
+    arrays.setdefault("alternative_ids", np.zeros(shape, np.int32))
+    arrays.setdefault("alternative_logprobs", np.zeros(shape, np.float32))
+    return _trace(plain, arrays)
+
+
+def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
+    for name in ("experts", "site_layers", "site_modules", "tokens"):
+        plain[name] = None if plain[name] is None else tuple(plain[name])
+    plain["alternative_tokens"] = tuple(tuple(row) for row in plain["alternative_tokens"])
+    return RoutingTrace(**plain, **arrays)
+
+
+def _arrays(trace: RoutingTrace) -> dict[str, np.ndarray[Any, Any]]:
+    values = {item.name: getattr(trace, item.name) for item in fields(trace)}
+    return {n: np.ascontiguousarray(v) for n, v in values.items() if isinstance(v, np.ndarray)}
+
+
+def _plain(trace: RoutingTrace) -> dict[str, Any]:
+    values = {item.name: getattr(trace, item.name) for item in fields(trace)}
+    return {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, np.ndarray) and name != "contributions"
+    }
+
+
+def _as_json(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Exact: a float32's shortest decimal form reads back to the same bits; NaN stays NaN."""
+    return {"dtype": str(array.dtype), "shape": array.shape, "values": array.ravel().tolist()}
+
+
+def _from_json(value: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
