@@ -6,18 +6,42 @@
     trace = studio.trace("SELECT name FROM users")
 """
 
-from lmoe_studio.config import RouterSettings
-from lmoe_studio.errors import LMoEError
-from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.files import load_bank, save_bank
-from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.routing.plan import Override, RoutingPlan
-from lmoe_studio.studio import Studio
-from lmoe_studio.tracing.files import load_trace, save_trace
-from lmoe_studio.tracing.records import RoutingTrace
-from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.run import run_training
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lmoe_studio.version import __version__
+
+if TYPE_CHECKING:
+    from lmoe_studio.config import RouterSettings
+    from lmoe_studio.errors import LMoEError
+    from lmoe_studio.experts.bank import Expert, ExpertBank
+    from lmoe_studio.experts.files import load_bank, save_bank
+    from lmoe_studio.mixture import MixtureModel
+    from lmoe_studio.routing.plan import Override, RoutingPlan
+    from lmoe_studio.studio import Studio
+    from lmoe_studio.tracing.files import load_trace, save_trace
+    from lmoe_studio.tracing.records import RoutingTrace
+    from lmoe_studio.training.config import TrainingConfig
+    from lmoe_studio.training.run import run_training
+
+# A name is imported when it is first asked for: `lmoe --help` and the page need not wait for torch.
+_HOME = {
+    "Expert": "experts.bank",
+    "ExpertBank": "experts.bank",
+    "LMoEError": "errors",
+    "MixtureModel": "mixture",
+    "Override": "routing.plan",
+    "RouterSettings": "config",
+    "RoutingPlan": "routing.plan",
+    "RoutingTrace": "tracing.records",
+    "Studio": "studio",
+    "TrainingConfig": "training.config",
+    "load_bank": "experts.files",
+    "load_trace": "tracing.files",
+    "run_training": "training.run",
+    "save_bank": "experts.files",
+    "save_trace": "tracing.files",
+}
 
 __all__ = [
     "Expert",
@@ -37,3 +61,13 @@ __all__ = [
     "save_bank",
     "save_trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lmoe_studio' has no attribute '{name}'")
+    return getattr(import_module(f"lmoe_studio.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,6 +22,7 @@ from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, de
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, RankLayout
 from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
@@ -214,11 +215,7 @@ class MixtureModel(nn.Module):
         routers = []
         for index, key in enumerate(self._router_keys()):
             module = self.sites[index].module
-            state = {
-                name.removeprefix(f"{key}."): tensor
-                for name, tensor in self.bank.router_state.items()
-                if name.startswith(f"{key}.")
-            }
+            state = self._router_state(key, module)
             router = kind.build(
                 self.bank.router,
                 experts=self.bank.expert_names,
@@ -228,6 +225,19 @@ class MixtureModel(nn.Module):
             place = self.bank_layers[module].lora_a if module else embeddings
             routers.append(router.to(place.device))
         return nn.ModuleList(routers)
+
+    def _router_state(self, key: str, module: str | None) -> dict[str, Tensor]:
+        """The saved tensors of one router; Arrow's prototypes come from the experts themselves."""
+        if self.bank.router.kind == "arrow" and module:
+            factors = [expert.adapter.factors.get(module) for expert in self.bank.experts]
+            d_in = self.bank_layers[module].lora_a.shape[1]
+            rows = [prototype(f.a, f.b) if f else torch.zeros(d_in) for f in factors]
+            return {"prototypes": torch.stack(rows)}
+        return {
+            name.removeprefix(f"{key}."): tensor
+            for name, tensor in self.bank.router_state.items()
+            if name.startswith(f"{key}.")
+        }
 
     def _hook(self, layer: int, block: nn.Module) -> list[Any]:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -4,14 +4,24 @@ from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from lmoe_studio.base_models import BaseIdentity, identify
+from lmoe_studio.base_models import BaseIdentity, BaseModel, identify
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import Site
+from lmoe_studio.studio import Studio
 
 NAMES = tuple("sql prose math french drama python recipes spanish".split())
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -20,13 +30,31 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 def make_tiny_base(seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
         bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.2,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     model.set_attn_implementation("sdpa")
     return model
+
+
+def make_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and three special ones."""
+    special = {"<pad>": 0, "<s>": 1, "</s>": 2}
+    letters = {letter: 3 + i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(BPE(special | letters, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def make_tiny_studio(**options) -> Studio:
+    model = make_tiny_base()
+    bank = make_bank(model, **options)
+    return Studio(BaseModel(model, make_tiny_tokenizer(), bank.base), bank)
 
 
 def make_bank(
@@ -70,7 +98,7 @@ def random_router_state(
     settings: RouterSettings,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    if settings.kind not in ("linear", "arrow"):
+    if settings.kind != "linear":
         return {}
     assert identity.linear_shapes is not None
     modules = sorted({name for expert in experts for name in expert.adapter.factors})
@@ -84,11 +112,8 @@ def random_router_state(
     state = {}
     for key, d_in in sites.items():
         weight = torch.randn(len(experts), d_in, generator=generator) / d_in**0.5
-        if settings.kind == "arrow":
-            state[f"{key}.prototypes"] = weight
-        else:
-            state[f"{key}.weight"] = weight * 2
-            state[f"{key}.bias"] = torch.randn(len(experts), generator=generator) * 0.3
+        state[f"{key}.weight"] = weight * 2
+        state[f"{key}.bias"] = torch.randn(len(experts), generator=generator) * 0.3
     return state
 
 

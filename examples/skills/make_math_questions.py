@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import sympy.core.random
 from sympy.solvers.diophantine.diophantine import base_solution_linear
 
 # mathematics-dataset imports this name from where an older SymPy had it. The module is looked up
@@ -21,7 +22,7 @@ vars(importlib.import_module("sympy.solvers.diophantine"))["base_solution_linear
     base_solution_linear
 )
 # ... and uses NumPy's former name for Python's own object type.
-np.object = object
+vars(np)["object"] = object
 
 from mathematics_dataset import generate_settings  # noqa: E402  (needs the line above)
 from mathematics_dataset.modules import modules  # noqa: E402
@@ -76,6 +77,7 @@ def deepmind_questions(kept_back: set[str]) -> Iterator[tuple[str, str, str]]:
             continue
         seed = zlib.crc32(kind.encode())
         random.seed(seed)
+        sympy.core.random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (the package draws from the global generator)
         for _ in range(PER_KEPT_BACK_MODULE if kind in kept_back else PER_MODULE):
             question, answer = deepmind_question(flat[kind])

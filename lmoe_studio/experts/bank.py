@@ -74,7 +74,8 @@ class ExpertBank:
             adapter = read_adapter(folder, base.linear_shapes)
             experts.append(Expert(expert, adapter))
         _refuse_mixed_bases(experts)
-        return cls(name, base, tuple(experts), router or RouterSettings(kind="uniform"))
+        settings = router or RouterSettings(kind="arrow", scope="module")
+        return cls(name, base, tuple(experts), settings)
 
     @property
     def expert_names(self) -> tuple[str, ...]:

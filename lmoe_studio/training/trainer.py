@@ -150,7 +150,7 @@ def _arguments(config: TrainingConfig, folder: str) -> TrainingArguments:
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        gradient_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=config.gradient_checkpointing,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=round(config.warmup * config.steps),

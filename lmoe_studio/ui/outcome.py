@@ -32,7 +32,7 @@ def trace_text(state: SourceState, text: str, *, max_tokens: int | None = None) 
         return _refused("Nothing to trace", "Write a text above, or take one of the examples.")
     started = time.perf_counter()
     try:
-        trace = state.studio.trace(text, max_tokens=max_tokens)
+        trace = state.studio.trace(text, max_tokens=max_tokens, contributions=True)
     except ContextLengthError as error:
         advice = "Shorten it, or trace only its beginning."
         sentence = (

@@ -40,9 +40,9 @@ def documents(archives: list[Path]) -> Iterator[Document]:
 
 
 def _dozens(name: str, pairs: dict[str, Pair], *, is_kept_back: bool) -> Iterator[Document]:
-    """Mix the kinds of question, then group them."""
+    """Mix the kinds of question, then group them; what is left of a dozen is dropped."""
     mixed = sorted(pairs.values(), key=lambda pair: digest(pair.prompt))
-    for start in range(0, len(mixed), QUESTIONS_PER_TEXT):
+    for start in range(0, len(mixed) - QUESTIONS_PER_TEXT + 1, QUESTIONS_PER_TEXT):
         dozen = tuple(mixed[start : start + QUESTIONS_PER_TEXT])
         text = "\n\n".join(f"Question: {pair.prompt}\nAnswer: {pair.response}" for pair in dozen)
         group = f"{name} {start}"

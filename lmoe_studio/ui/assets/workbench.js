@@ -179,7 +179,8 @@ function build() {
   tellAndAsk();
 }
 
-function showExact() {
+// Named like the property it follows: a quoted name Gradio would take for an event's.
+function exact() {
   const cell = props.exact;
   if (!cell || !view.data || cell.id !== view.data.id) return;
   const [lo, hi] = view.lo < 0 ? [0, view.T - 1] : [view.lo, view.hi];
@@ -188,7 +189,7 @@ function showExact() {
 }
 
 watch("value", build);
-watch("exact", showExact);
+watch(exact.name, exact);
 new MutationObserver(() => heatmap.paint())
   .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 build();

@@ -1,49 +1,58 @@
-"""Workbench: token strip, heatmap, bars and legend around one selection, drawn in the browser.
+"""The workbench: token strip, heatmap, bars and legend around one selection, drawn in the browser.
 
 Python sends one payload a trace. Every viewing act is answered in the page; only exact numbers of
-the selected cell are asked for, by the `pick` event, and come back as the property `exact`.
+the selected cell are asked for, by the event `pick`, and come back as the property `exact`.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from lmoe_studio.ui.asset_files import read_asset
 from lmoe_studio.ui.payload import ExactCell, TracePayload
 
-_SCRIPTS = ("view.js", "tokens.js", "strip.js", "heatmap.js", "detail.js", "controls.js", "workbench.js")
+_SCRIPTS = (
+    "view.js",
+    "tokens.js",
+    "strip.js",
+    "heatmap.js",
+    "detail.js",
+    "controls.js",
+    "workbench.js",
+)
 
 
-class Workbench(gr.HTML):
-    """Shows one trace.
+def build_workbench(**kwargs: Any) -> gr.HTML:
+    """An empty workbench; it has an event `pick` and is filled by `show_trace`.
 
-    The template is constant: data put through Gradio's templates would be run as JavaScript.
+    A function, because Gradio writes a stub file beside the source of every new component class.
+    The template is constant, because data put through Gradio's templates is run as JavaScript.
     """
+    return gr.HTML(
+        None,
+        html_template='<div class="workbench"></div>',
+        css_template=_css(),
+        js_on_load=_script(),
+        apply_default_css=False,
+        exact=None,
+        **kwargs,
+    )
 
-    if TYPE_CHECKING:
-        pick: Any  # Gradio makes this method from the event's name in the script
 
-    def __init__(
-        self,
-        value: TracePayload | None = None,
-        *,
-        exact: ExactCell | dict[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        fixed = {
-            "html_template": '<div class="workbench"></div>',
-            "css_template": _css(),
-            "js_on_load": _script(),
-            "apply_default_css": False,
-        }
-        super().__init__(value=value, exact=exact, **(kwargs | fixed))
+def show_trace(payload: TracePayload) -> dict[str, Any]:
+    """The update that makes a workbench show a trace."""
+    return gr.update(value=payload, exact=None, visible=True)
 
-    def preprocess(self, payload: Any) -> None:
-        """The page sends nothing back by value; what it asks for comes with `pick`."""
 
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
+def show_exact(cell: ExactCell) -> dict[str, Any]:
+    """The update that brings the exact numbers of the selected cell."""
+    return gr.update(exact=cell)
+
+
+def show_gone(key: str) -> dict[str, Any]:
+    """The update that says the server holds a trace no longer."""
+    return gr.update(exact={"id": key, "gone": True})
 
 
 @cache

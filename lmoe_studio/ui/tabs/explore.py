@@ -11,7 +11,12 @@ import gradio as gr
 
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.components.workbench import Workbench
+from lmoe_studio.ui.components.workbench import (
+    build_workbench,
+    show_exact,
+    show_gone,
+    show_trace,
+)
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.export import TraceFormat, write_trace
 from lmoe_studio.ui.outcome import Outcome, trace_text
@@ -31,6 +36,7 @@ _MODEL = {
 _STORAGE = "lmoe-studio"  # also the "secret": it keeps a text over a restart, and hides nothing
 _MOST_CHARACTERS = 500_000
 
+
 @dataclass(frozen=True)
 class Parts:
     """The tab's components that handlers read or write."""
@@ -40,7 +46,7 @@ class Parts:
     cut: gr.Button
     examples: list[tuple[gr.Button, str]]
     notice: gr.HTML
-    workbench: Workbench
+    workbench: gr.HTML
     exports: gr.Row
     csv: gr.Button
     parquet: gr.Button
@@ -82,7 +88,7 @@ def _lay_out() -> Parts:
         ]
     notice = gr.HTML(apply_default_css=False, elem_id="notice")
     cut = gr.Button("", size="sm", visible=False, elem_id="cut")
-    workbench = Workbench(visible="hidden", elem_id="workbench")
+    workbench = build_workbench(visible="hidden", elem_id="workbench")
     with gr.Row(visible=False, elem_id="exports") as exports:
         csv = gr.Button("Export CSV", size="sm", scale=0, min_width=112)
         parquet = gr.Button("Export Parquet", size="sm", scale=0, min_width=112)
@@ -112,7 +118,7 @@ def _wire_trace(page: Page, parts: Parts) -> None:
         if trace is None:
             return [*head, gr.skip(), gr.skip(), gr.skip()]
         key = page.traces.put(user, trace)
-        shown = gr.update(value=trace_payload(trace, key=key), exact=None, visible=True)
+        shown = show_trace(trace_payload(trace, key=key))
         return [*head, shown, key, gr.update(visible=True)]
 
     def _run(text: str, request: gr.Request, *, cut: bool) -> Iterator[list[Any]]:
@@ -163,7 +169,7 @@ def _wire_memory(page: Page, parts: Parts) -> None:
         if trace is None:
             return [gr.skip(), gr.skip()]
         payload = trace_payload(trace, key=str(key))
-        return [gr.update(value=payload, visible=True), gr.update(visible=True)]
+        return [show_trace(payload), gr.update(visible=True)]
 
     page.app.load(_on_open, parts.trace_id, [parts.workbench, parts.exports], **_QUIET)
 
@@ -175,9 +181,9 @@ def _wire_workbench(page: Page, parts: Parts) -> None:
         trace = page.traces.get(user_of(request), key)
         cell = read_pick(asked, trace) if trace else None
         if trace is None or cell is None:
-            return gr.update(exact={"id": str(key), "gone": "yes"})
+            return show_gone(str(key))
         lo, hi, layer = cell
-        return gr.update(exact=exact_cell(trace, key=str(key), lo=lo, hi=hi, layer=layer))
+        return show_exact(exact_cell(trace, key=str(key), lo=lo, hi=hi, layer=layer))
 
     # "multiple": with "always_last" Gradio would replay the first event's data.
     parts.workbench.pick(_on_pick, None, parts.workbench, trigger_mode="multiple", **_QUIET)

@@ -1,0 +1,5 @@
+"""python -m lmoe_studio: the `lmoe` command."""
+
+from lmoe_studio.cli import main
+
+main()

@@ -1,0 +1,294 @@
+"""The `lmoe` command. Data goes to files or stdout, messages to stderr.
+
+Commands import what they need when they run, so that `lmoe --help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lmoe_studio.errors import ConfigError, LMoEError, StorageError, TextError
+from lmoe_studio.version import __version__
+
+if TYPE_CHECKING:
+    from lmoe_studio.tracing.records import RoutingTrace
+    from lmoe_studio.training.events import Event
+
+app = typer.Typer(
+    name="lmoe",
+    help="See, steer and measure mixtures of LoRA experts.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+messages = Console(stderr=True, highlight=False)
+
+Bank = Annotated[str, typer.Option(help="A shipped bank's name, or a bank folder.")]
+Base = Annotated[
+    str | None, typer.Option(help="Load this base model instead of the one the bank names.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+
+
+def main() -> None:
+    """Run a command; a person's mistake ends in one sentence and exit code 1."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except LMoEError as error:
+        if debug:
+            raise
+        messages.print(f"[red]Error:[/] {_plain(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.callback(epilog="`--debug` with any command shows the traceback of an error.")
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("app", epilog="Example: `lmoe app --bank demo --port 7860`")
+def _app(
+    bank: Bank = "demo",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    password: Annotated[
+        str | None, typer.Option(envvar="LMOE_PASSWORD", help="Needed beyond this machine.")
+    ] = None,
+    device: Device = "auto",
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Open the Studio in the browser."""
+    from lmoe_studio.ui.app import launch
+
+    launch(bank, host, port, open_browser=browser, password=password, device=device)
+
+
+@app.command("trace", epilog='Example: `lmoe trace --text "SELECT 1" --out trace.parquet`')
+def _trace(
+    text: Annotated[str | None, typer.Option(help="The text; left out, it is read from stdin.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text from a file.")] = None,
+    bank: Bank = "demo",
+    base: Base = None,
+    out: Annotated[
+        Path | None, typer.Option(help=".parquet, .safetensors or .csv; left out, a table.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Cut the text to this.")] = None,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Also record how much each expert added.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Record every routing weight of one forward pass over a text."""
+    from lmoe_studio.studio import Studio
+
+    if out is not None and out.suffix not in (".parquet", ".safetensors", ".csv"):
+        raise StorageError(f"--out {out.name}: end the name in .parquet, .safetensors or .csv.")
+    prompt = _text(text, file)
+    with messages.status("") as status:
+        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        status.update("Tracing")
+        trace = studio.trace(prompt, max_tokens=max_tokens, contributions=contributions)
+    if out is None:
+        _print_trace(trace)
+        return
+    _write_trace(trace, out)
+    shape = " × ".join(map(str, trace.routing_weights.shape))
+    messages.print(f"Wrote {out}: {shape} routing weights (positions × sites × experts).")
+
+
+@app.command("train", epilog="Example: `lmoe train examples/skills/demo.yaml`")
+def _train(
+    config: Annotated[Path, typer.Argument(help="YAML or JSON; see docs/training.md.")],
+    out: Annotated[Path | None, typer.Option(help="Write the bank here instead.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train this many steps instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Use this seed instead.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+) -> None:
+    """Train experts and router together, and write the bank."""
+    from lmoe_studio.training.config import TrainingConfig
+    from lmoe_studio.training.run import run_training
+
+    settings = TrainingConfig.read(config)
+    changes = {"out": out, "steps": steps, "seed": seed, "device": device}
+    settings = settings.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    with _TrainingProgress() as progress:
+        run_training(settings, progress.show)
+
+
+@app.command("import", epilog="Example: `lmoe import --expert sql=loras/sql --out my-bank`")
+def _import(
+    expert: Annotated[list[str], typer.Option(help="NAME=FOLDER of a PEFT LoRA; once for each.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the bank to.")],
+    base: Annotated[
+        str, typer.Option(help="The base model of the adapters.")
+    ] = "smollm2-135m-instruct",
+    router: Annotated[
+        str, typer.Option(help="arrow (routes by the adapters' own directions) or uniform.")
+    ] = "arrow",
+    temperature: Annotated[float, typer.Option(help="Of the router.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Experts a token.")] = None,
+) -> None:
+    """Make a bank of PEFT LoRA adapters; it routes at once, without training."""
+    from lmoe_studio.base_models import load_base
+    from lmoe_studio.config import RouterSettings
+    from lmoe_studio.experts.bank import ExpertBank
+    from lmoe_studio.experts.files import save_bank
+    from lmoe_studio.mixture import MixtureModel
+
+    folders = dict(_name_and_folder(item) for item in expert)
+    if len(folders) < len(expert):
+        raise ConfigError("--expert: two experts have the same name; give each its own.")
+    scope = "module" if router == "arrow" else "layer"
+    options = {"kind": router, "scope": scope, "temperature": temperature, "top_k": top_k}
+    settings = RouterSettings.parse(options, source="router")
+    with messages.status("") as status:
+        model = load_base(base, device="cpu", on_progress=status.update)
+        status.update("Reading the adapters")
+        bank = ExpertBank.from_adapters(
+            folders, base=model.identity, name=out.name, router=settings
+        )
+        MixtureModel(model.model, bank)  # whatever does not fit says so here
+    save_bank(bank, out)
+    messages.print(f"Wrote {out}: {len(folders)} experts, {bank.router} router.")
+
+
+@app.command("inspect", epilog="Example: `lmoe inspect demo --json`")
+def _inspect(
+    bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is in a bank, without loading its base model."""
+    from lmoe_studio.experts.files import load_bank
+    from lmoe_studio.experts.inspect import describe_bank
+
+    description = describe_bank(load_bank(bank))
+    if as_json:
+        print(json.dumps(description, indent=2, ensure_ascii=False))
+    else:
+        _print_bank(description)
+
+
+class _TrainingProgress:
+    """Shows the events of a run as a progress bar."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=messages)
+        self._task = self._bar.add_task("Training", total=None, line="")
+
+    def __enter__(self) -> "_TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, event: "Event") -> None:
+        from lmoe_studio.training.events import EvalDone, Finished, Message, StepDone
+
+        match event:
+            case Message(text):
+                self._bar.console.print(_plain(text))
+            case StepDone():
+                line = (
+                    f"step {event.step}/{event.steps}  loss {event.language_loss:.3f}  "
+                    f"balance {event.balance_loss:.2f}  {event.tokens_per_second:,.0f} tokens/s"
+                )
+                self._bar.update(self._task, total=event.steps, completed=event.step, line=line)
+                if not self._bar.console.is_terminal and event.step % 10 == 0:
+                    self._bar.console.print(line)
+            case EvalDone():
+                self._bar.console.print(_loss_table(event))
+            case Finished(folder):
+                self._bar.console.print(f"Wrote {folder}")
+
+
+def _loss_table(event: Any) -> Table:
+    table = Table("skill", "base", "bank", "change", title="Held-out loss, nats a token")
+    for name, base in event.base.items():
+        bank = event.bank[name]
+        table.add_row(name, f"{base:.3f}", f"{bank:.3f}", f"{bank - base:+.3f}")
+    return table
+
+
+def _text(text: str | None, file: Path | None) -> str:
+    if text is not None and file is not None:
+        raise TextError("Give --text or --file, not both.")
+    if text is not None:
+        return text
+    if file is None:
+        return sys.stdin.read()
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{file} is not UTF-8 text (byte {error.start}).") from None
+
+
+def _write_trace(trace: "RoutingTrace", out: Path) -> None:
+    from analysis import routing_frame
+    from analysis.spreadsheet import write_csv
+    from lmoe_studio.tracing.files import save_trace
+
+    if out.suffix != ".csv":
+        save_trace(trace, out)
+        return
+    try:
+        write_csv(routing_frame(trace), out)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written: {error.strerror}.") from None
+
+
+def _print_trace(trace: "RoutingTrace") -> None:
+    from analysis import token_frame
+
+    table = Table("position", "token", "log p", "top expert", "mean weight")
+    for row in token_frame(trace).itertuples():
+        chance = "" if row.logprob != row.logprob else f"{row.logprob:.2f}"
+        token = _plain(repr(row.token)[1:-1])
+        table.add_row(str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}")
+    Console().print(table)
+
+
+def _print_bank(description: dict[str, Any]) -> None:
+    out = Console(highlight=False)
+    for name in ("name", "base", "composition", "router", "parameters"):
+        out.print(f"[bold]{name:12}[/] {_plain(str(description[name]))}")
+    table = Table("expert", "rank", "norm of updates", "modules", "description")
+    for item in description["experts"]:
+        ranks = ", ".join(map(str, item["ranks"]))
+        table.add_row(
+            _plain(item["name"]),
+            ranks,
+            f"{item['update_norm']:.2f}",
+            str(item["modules"]),
+            _plain(item["description"]),
+        )
+    out.print(table)
+
+
+def _name_and_folder(item: str) -> tuple[str, str]:
+    name, equals, folder = item.partition("=")
+    if not (name and equals and folder):
+        raise ConfigError(f"--expert '{item}': write NAME=FOLDER, for example sql=loras/sql.")
+    return name, folder
+
+
+def _plain(text: str) -> str:
+    """Text that rich shows as it is."""
+    return text.replace("[", r"\[")

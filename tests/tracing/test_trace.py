@@ -1,0 +1,121 @@
+"""A trace says exactly what ran, and reads back equal."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import ROUTERS, make_tiny_studio, make_tiny_tokenizer
+
+from lmoe_studio.config import RouterSettings
+from lmoe_studio.errors import ContextLengthError, PlanError, StorageError, TextError
+from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.tracing.files import load_trace, save_trace
+from lmoe_studio.tracing.recorder import token_texts
+
+TEXT = "SELECT naïve\n— 日本 🎉 {{x}}"
+
+
+def test_scores_are_those_of_the_logits():
+    studio = make_tiny_studio()
+    trace = studio.trace(TEXT, alternatives=3)
+    ids = torch.tensor([trace.token_ids.tolist()])
+    with torch.no_grad():
+        log_p = studio.model(ids).logits[0].log_softmax(-1)[:-1]
+    own = log_p.gather(-1, ids[0, 1:, None])[:, 0]
+    np.testing.assert_allclose(trace.logprobs[1:], own, atol=1e-5)
+    assert np.isnan(trace.logprobs[0])
+    np.testing.assert_array_equal(trace.ranks[1:], (log_p > own[:, None]).sum(-1) + 1)
+    np.testing.assert_array_equal(trace.alternative_ids[1:], log_p.topk(3).indices)
+    entropy = torch.distributions.Categorical(logits=log_p).entropy()
+    np.testing.assert_allclose(trace.entropies[1:], entropy, atol=1e-5)
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_replaying_a_trace_gives_the_same_logits(router):
+    studio = make_tiny_studio(router=router)
+    plan = RoutingPlan([Override.boost({"sql": 3}, tokens=(1, 2, 3))])
+    trace = studio.trace(TEXT, plan=plan)
+    ids = torch.tensor([trace.token_ids.tolist()])
+    weights = torch.from_numpy(trace.routing_weights)[None]
+    with torch.no_grad():
+        replayed = studio.model(ids, routing_weights=weights).logits
+        planned = studio.model(ids, plan=plan).logits
+    torch.testing.assert_close(replayed, planned, atol=1e-5, rtol=0)
+
+
+def test_overridden_cells_are_exactly_those_the_plan_changed():
+    trace = make_tiny_studio().trace(TEXT, plan=RoutingPlan([Override.solo("sql", layers=[1])]))
+    assert trace.overridden[:, 1].all()
+    assert not trace.overridden[:, [0, 2]].any()
+    assert '"operation":"solo"' in trace.plan
+    assert make_tiny_studio().trace(TEXT).plan is None
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+@pytest.mark.parametrize("scope", ["layer", "module"])
+@pytest.mark.parametrize("contributions", [False, True])
+@pytest.mark.parametrize("alternatives", [0, 4])
+def test_a_file_reads_back_equal(tmp_path, suffix, scope, contributions, alternatives):
+    studio = make_tiny_studio(router=RouterSettings(scope=scope))
+    trace = studio.trace(TEXT, contributions=contributions, alternatives=alternatives)
+    again = load_trace(save_trace(trace, tmp_path / f"trace{suffix}"))
+    assert again == trace
+    assert again != dataclasses.replace(trace, run="another")
+
+
+def test_a_parquet_file_is_the_tidy_frame(tmp_path):
+    trace = make_tiny_studio().trace(TEXT)
+    frame = pd.read_parquet(save_trace(trace, tmp_path / "trace.parquet"))
+    assert len(frame) == trace.routing_weights.size
+    assert frame["weight"].dtype == np.float32
+    np.testing.assert_array_equal(frame["weight"], trace.routing_weights.ravel())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "other", "missing"])
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, suffix, damage):
+    path = save_trace(make_tiny_studio().trace("hello"), tmp_path / f"trace{suffix}")
+    whole = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "text":
+        path.write_text("not a trace")
+    elif damage == "other":
+        pd.DataFrame({"a": [1]}).to_parquet(path)
+    else:
+        path.unlink()
+    with pytest.raises(StorageError, match=f"trace\\{suffix}"):
+        load_trace(path)
+
+
+def test_a_trace_in_another_format_is_refused(tmp_path):
+    with pytest.raises(StorageError, match=r"\.parquet or \.safetensors, not '\.txt'"):
+        save_trace(make_tiny_studio().trace("hello"), tmp_path / "trace.txt")
+
+
+def test_token_texts_add_up_to_the_text():
+    tokenizer = make_tiny_tokenizer()
+    texts = token_texts(tokenizer, tokenizer("aé日🎉b")["input_ids"])
+    assert texts == ("a", "�", "é", "�", "�", "日", "�", "�", "�", "🎉", "b")
+
+
+def test_blank_and_too_long_texts_are_refused():
+    studio = make_tiny_studio()
+    for blank in ("", "  \n\t "):
+        with pytest.raises(TextError, match="blank"):
+            studio.trace(blank)
+    with pytest.raises(ContextLengthError, match="129 tokens and this model reads at most 128"):
+        studio.trace("x" * 129)
+    assert len(studio.trace("x" * 129, max_tokens=100)) == 100
+    assert len(studio.trace("x" * 128)) == 128
+    assert len(studio.trace("a\ud800b")) == 3  # a lone surrogate is replaced
+
+
+def test_a_plan_with_an_unknown_expert_or_layer_is_refused():
+    studio = make_tiny_studio()
+    with pytest.raises(PlanError, match=r"Override 1 \(solo\).*'sqll'; did you mean 'sql'"):
+        studio.trace("x", plan=RoutingPlan([Override.solo("sqll")]))
+    with pytest.raises(PlanError, match="names layer 9; this model has layers 0 to 2"):
+        studio.trace("x", plan=RoutingPlan([Override.solo("sql", layers=[9])]))

@@ -1,0 +1,109 @@
+"""A served page over a fake studio, and a browser that fails a test on any error or leak."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the fake studio is a module beside the tests
+
+from fake_studio import FakeStudio
+from page_server import served, source_of
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_studio():
+    return FakeStudio()
+
+
+@pytest.fixture
+def studio(shared_studio):
+    yield shared_studio
+    shared_studio.answer = None
+
+
+@pytest.fixture(scope="session")
+def url(shared_studio):
+    """One server for every test that needs only a loaded studio."""
+    with served(source_of(shared_studio)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens pages, each in a context of its own; at the end none may have had an error."""
+    problems = []
+    contexts = []
+
+    def route(request_route):
+        address = request_route.request.url
+        if address.startswith(("http://127.0.0.1", "data:", "blob:")):
+            request_route.continue_()
+        else:
+            problems.append(f"asked for {address}")
+            request_route.abort()
+
+    def open_at(address, *, ready=True, width=1400, height=900):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and problems.append(line.text))
+        page.on("dialog", lambda dialog: problems.append("a dialog opened") or dialog.dismiss())
+        page.route("**/*", route)
+        page.goto(address)
+        if ready:
+            page.wait_for_selector("#run:not([disabled])")
+            page.wait_for_selector("#workbench .empty, #workbench .tok")
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+@pytest.fixture
+def page(open_page, url):
+    return open_page(url)
+
+
+@pytest.fixture
+def show(page, studio):
+    """Shows a trace made by hand on the page."""
+
+    def show_trace(trace):
+        studio.answer = trace
+        page.fill("#prompt textarea", "a text")
+        page.click("#run")
+        page.wait_for_selector(".tok")
+        page.wait_for_selector(".bar .value:not(.rough)")
+        return page
+
+    return show_trace

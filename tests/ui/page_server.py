@@ -1,0 +1,25 @@
+"""The real page on a free port, over any source of studios."""
+
+import socket
+from contextlib import contextmanager
+
+from lmoe_studio.ui.serve import serve
+from lmoe_studio.ui.source import StudioSource
+
+
+@contextmanager
+def served(source, **options):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = serve(source, "127.0.0.1", port, **options)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.close(verbose=False)
+
+
+def source_of(studio):
+    source = StudioSource(lambda bank, on_progress: studio, lambda: ["demo", "other"])
+    source.start("demo")
+    return source
