@@ -138,16 +138,21 @@ def _load_skill(
 def _sequences(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, length: int, wanted: int
 ) -> list[list[int]]:
-    """Cut texts into pieces of at most `length` tokens, until there are `wanted`."""
+    """Pack texts, each closed by the end token, into pieces of `length`, until there are `wanted`.
+
+    What is left over makes a shorter piece only where there is no whole one.
+    """
     end = tokenizer.eos_token_id
     pieces: list[list[int]] = []
+    rest: list[int] = []
     for text in texts:
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
-        cuts = [ids[start : start + length] for start in range(0, len(ids), length)]
-        pieces += [piece for piece in cuts if len(piece) >= min(length, 16)]
+        rest += [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+        while len(rest) >= length:
+            pieces.append(rest[:length])
+            rest = rest[length:]
         if len(pieces) >= wanted:
-            break
-    return pieces[:wanted]
+            return pieces[:wanted]
+    return pieces or [rest]
 
 
 def _text_of(line: str, path: Path, number: int) -> str:

@@ -98,7 +98,7 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         "entropies": _rounded(trace.entropies[shown]),
         "strings": strings,
         "alternatives": _base64(alternatives, "<u2"),
-        "alternative_logprobs": _base64((logprobs * -1000).clip(0, 65535), "<u2"),
+        "alternative_logprobs": _base64(np.rint(logprobs * -1000).clip(0, 65535), "<u2"),
         "has_contributions": trace.contributions is not None,
         "uniformity": _uniformity(weights, trace.special[shown]),
     }
@@ -156,7 +156,9 @@ def _rounded(values: NDArray[np.float32]) -> list[float | None]:
 def _interned(rows: tuple[tuple[str, ...], ...]) -> tuple[list[str], NDArray[np.int64]]:
     index_of: dict[str, int] = {}
     indices = [[index_of.setdefault(clean(text), len(index_of)) for text in row] for row in rows]
-    return list(index_of), np.asarray(indices, dtype=np.int64).reshape(len(rows), -1)
+    return list(index_of), np.asarray(indices, dtype=np.int64).reshape(
+        len(rows), len(rows[0]) if rows else 0
+    )
 
 
 def _uniformity(weights: NDArray[np.float32], special: NDArray[np.bool_]) -> float | None:

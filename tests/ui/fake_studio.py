@@ -65,9 +65,11 @@ def make_trace(tokens, *, layers=30, experts=NAMES, sharpness=4.0, seed=0, contr
     # Neighbouring tokens and layers are alike, as in a real trace.
     steps = random.normal(size=(count, 1, many)) + 0.5 * random.normal(size=(count, layers, many))
     smooth = np.cumsum(steps, axis=0) * 0.5 + np.cumsum(steps, axis=1) * 0.15
-    smooth -= smooth.mean(axis=0)
+    smooth -= smooth.mean(axis=0) if count else 0
     depth = np.linspace(0.3, 1, layers)[:, None]
-    logits = (smooth / (smooth.std() + 1e-9) * sharpness * 0.5 * depth).astype(np.float32)
+    logits = (smooth / (smooth.std() + 1e-9 if count else 1) * sharpness * 0.5 * depth).astype(
+        np.float32
+    )
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     logprobs = -random.exponential(2, size=count).astype(np.float32)
