@@ -137,14 +137,18 @@ def _routing_rows(trace: TraceLike, sequence: int, special_tokens: bool) -> pd.D
     positions, sites, experts = trace.routing_weights.shape
     cells = sites * experts
     columns = _token_columns(trace, sequence, cells)
-    columns["layer"] = np.tile(np.repeat(np.asarray(trace.site_layers, np.int16), experts), positions)
+    columns["layer"] = np.tile(
+        np.repeat(np.asarray(trace.site_layers, np.int16), experts), positions
+    )
     if trace.site_modules is not None:
         modules = list(dict.fromkeys(trace.site_modules))
         codes = np.array([modules.index(name) for name in trace.site_modules])
         codes = np.tile(np.repeat(codes, experts), positions)
         columns["module"] = pd.Categorical.from_codes(codes, categories=modules)
     columns["expert"] = pd.Categorical.from_codes(
-        np.tile(np.arange(experts, dtype=np.int8 if experts < 128 else np.int16), positions * sites),
+        np.tile(
+            np.arange(experts, dtype=np.int8 if experts < 128 else np.int16), positions * sites
+        ),
         categories=list(trace.experts),
     )
     columns["logit"] = trace.router_logits.ravel()

@@ -23,7 +23,11 @@ def specialisation(frame: pd.DataFrame, *, permutations: int = 200, seed: int = 
         counting the real one), `maximum` (entropy of the labels: the most there can be).
     """
     shares = frame.pivot_table(
-        index=["layer", "sequence"], columns="expert", values="weight", aggfunc="mean", observed=True
+        index=["layer", "sequence"],
+        columns="expert",
+        values="weight",
+        aggfunc="mean",
+        observed=True,
     )
     owner = frame.drop_duplicates("sequence").set_index("sequence")["label"]
     rng = np.random.default_rng(seed)
@@ -33,7 +37,9 @@ def specialisation(frame: pd.DataFrame, *, permutations: int = 200, seed: int = 
         weights = weights / weights.sum()
         codes = pd.factorize(owner.loc[group.index.get_level_values("sequence")])[0]
         found = _information(weights, codes)
-        chance = np.array([_information(weights, rng.permutation(codes)) for _ in range(permutations)])
+        chance = np.array(
+            [_information(weights, rng.permutation(codes)) for _ in range(permutations)]
+        )
         rows.append(
             {
                 "layer": layer,

@@ -1,9 +1,9 @@
 """L-MoE Studio: see, steer and measure mixtures of LoRA experts.
 
-    import lmoe_studio as lmoe
+import lmoe_studio as lmoe
 
-    studio = lmoe.Studio.load("demo")
-    trace = studio.trace("SELECT name FROM users")
+studio = lmoe.Studio.load("demo")
+trace = studio.trace("SELECT name FROM users")
 """
 
 from importlib import import_module

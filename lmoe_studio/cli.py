@@ -79,7 +79,9 @@ def _app(
 
 @app.command("trace", epilog='Example: `lmoe trace --text "SELECT 1" --out trace.parquet`')
 def _trace(
-    text: Annotated[str | None, typer.Option(help="The text; left out, it is read from stdin.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The text; left out, it is read from stdin.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text from a file.")] = None,
     bank: Bank = "demo",
     base: Base = None,
@@ -261,7 +263,9 @@ def _print_trace(trace: "RoutingTrace") -> None:
     for row in token_frame(trace).itertuples():
         chance = "" if row.logprob != row.logprob else f"{row.logprob:.2f}"
         token = _plain(repr(row.token)[1:-1])
-        table.add_row(str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}")
+        table.add_row(
+            str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}"
+        )
     Console().print(table)
 
 

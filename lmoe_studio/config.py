@@ -44,7 +44,9 @@ class Config(BaseModel):
             where = f", line {mark.line + 1}" if mark else ""
             raise ConfigError(f"{path}{where}: this is not valid YAML or JSON.") from None
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: expected options as `name: value`, got {type(values).__name__}.")
+            raise ConfigError(
+                f"{path}: expected options as `name: value`, got {type(values).__name__}."
+            )
         return cls.parse(values, source=str(path))
 
     def write(self, path: Path | str) -> None:

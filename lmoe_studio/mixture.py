@@ -92,7 +92,9 @@ class MixtureModel(nn.Module):
         self.sites = self._find_sites()
         self._site_index = {site: index for index, site in enumerate(self.sites)}
         self.routers = self._build_routers()
-        self._hooks = [hook for index, block in enumerate(blocks) for hook in self._hook(index, block)]
+        self._hooks = [
+            hook for index, block in enumerate(blocks) for hook in self._hook(index, block)
+        ]
         self.num_layers = len(blocks)
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
 
@@ -186,7 +188,9 @@ class MixtureModel(nn.Module):
             if checkpoint:
                 block._gradient_checkpointing_func = partial(self._checkpoint, checkpoint)
 
-    def _checkpoint(self, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any) -> Any:
+    def _checkpoint(
+        self, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
+    ) -> Any:
         mixing = self._current.mixing
 
         def run_mixed(*inner: Any) -> Any:
@@ -202,7 +206,9 @@ class MixtureModel(nn.Module):
     def _find_sites(self) -> tuple[Site, ...]:
         if self.bank.router.scope == "module":
             return tuple(Site(int(layer or 0), name) for name, layer in self._layer_of.items())
-        return tuple(Site(layer) for layer in sorted({int(n or 0) for n in self._layer_of.values()}))
+        return tuple(
+            Site(layer) for layer in sorted({int(n or 0) for n in self._layer_of.values()})
+        )
 
     def _router_keys(self) -> list[str]:
         if self.bank.router.scope == "shared":

@@ -89,7 +89,9 @@ class Studio:
         """
         on_progress(f"Reading bank {bank}")
         loaded = load_bank(bank)
-        model = load_base(base or loaded.base.id, device=device, dtype=dtype, on_progress=on_progress)
+        model = load_base(
+            base or loaded.base.id, device=device, dtype=dtype, on_progress=on_progress
+        )
         on_progress("Attaching the experts")
         return cls(model, loaded)
 
@@ -162,5 +164,3 @@ class Studio:
 def available_banks() -> list[str]:
     """Names of the banks that come with the package."""
     return list(shipped_banks())
-
-

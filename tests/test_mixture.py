@@ -34,7 +34,9 @@ def test_weights_are_not_negative_and_sum_to_one(ids, router):
 
 def test_one_expert_equals_the_plain_peft_lora(ids):
     model = mixture(ranks=(4,))
-    torch.testing.assert_close(run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=5e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -76,7 +78,9 @@ def test_cached_equals_uncached(ids, router):
     head = run(model, ids[:, :5], use_cache=True, record=True)
     parts, weights, cache = [head.logits], [head.routing.weights], head.past_key_values
     for step in range(5, ids.shape[1]):
-        out = run(model, ids[:, step : step + 1], past_key_values=cache, use_cache=True, record=True)
+        out = run(
+            model, ids[:, step : step + 1], past_key_values=cache, use_cache=True, record=True
+        )
         parts.append(out.logits)
         weights.append(out.routing.weights)
     torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=5e-5, rtol=0)
@@ -94,7 +98,9 @@ def test_batched_and_padded_equals_alone(ids, router, side):
     batch[1, keep], mask[1, keep] = ids[1, :6], 1
     out = run(model, batch, mask, record=True)
     torch.testing.assert_close(out.logits[1:, keep], alone.logits, atol=5e-5, rtol=0)
-    torch.testing.assert_close(out.routing.weights[1:, keep], alone.routing.weights, atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        out.routing.weights[1:, keep], alone.routing.weights, atol=5e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
@@ -140,7 +146,9 @@ def test_an_override_reaches_only_its_layers_and_tokens(ids):
     touched[:, 2:4, 1] = True
     assert torch.equal(routing.weights[touched], torch.eye(3)[2].expand(4, 3))
     assert torch.equal(routing.weights[..., 0, :], plain.weights[..., 0, :])
-    assert torch.equal(routing.weights, torch.where(touched[..., None], routing.weights, routing.router_weights))
+    assert torch.equal(
+        routing.weights, torch.where(touched[..., None], routing.weights, routing.router_weights)
+    )
 
 
 def test_contributions_are_the_norms_of_what_each_expert_added(ids):
@@ -156,7 +164,9 @@ def test_contributions_are_the_norms_of_what_each_expert_added(ids):
         for index, expert in enumerate(model.bank.experts):
             f = expert.adapter.factors[f"model.layers.{layer}.mlp.up_proj"]
             update = routing.weights[:, :, layer, index, None] * f.scale * (x @ f.a.T @ f.b.T)
-            torch.testing.assert_close(routing.contributions[:, :, layer, index], update.norm(dim=-1), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                routing.contributions[:, :, layer, index], update.norm(dim=-1), atol=1e-4, rtol=1e-4
+            )
 
 
 @pytest.mark.parametrize("scope", ["layer", "shared", "module"])

@@ -11,6 +11,7 @@ import sys
 import types
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import sympy.core.random
@@ -53,6 +54,8 @@ GYM_DATASETS = {
     "cognition.number_sequences": "number_sequence",
 }
 GYM_OPTIONS = {
+    # Where a negated bracket does not divide evenly, the answer is rounded without a word.
+    "basic_arithmetic": {"operators": ["+", "-", "*"]},
     # The answers of "time_ms" are cut, not rounded, so many are one millisecond off.
     "time_intervals": {"task_types": ["time", "time_seconds", "date", "datetime", "datetime_tz"]},
 }
@@ -84,7 +87,7 @@ def deepmind_questions(kept_back: set[str]) -> Iterator[tuple[str, str, str]]:
             yield kind, question, answer
 
 
-def deepmind_question(sample: Callable[[], tuple[object, object]]) -> tuple[str, str]:
+def deepmind_question(sample: Callable[[], Any]) -> tuple[str, str]:
     """One question within the package's own limits of length."""
     while True:
         problem = sample()
@@ -119,7 +122,7 @@ def bare_gym_packages() -> None:
     """
     spec = importlib.util.find_spec("reasoning_gym")
     assert spec is not None, "reasoning-gym is installed"
-    [root] = spec.submodule_search_locations or ()
+    [root] = list(spec.submodule_search_locations or ())
     folders = {module.split(".")[0] for module in GYM_DATASETS} | {"coaching"}
     for folder in ("", *sorted(folders)):
         package = types.ModuleType(f"reasoning_gym.{folder}".rstrip("."))

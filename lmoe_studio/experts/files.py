@@ -111,7 +111,12 @@ def load_bank(bank: str | Path) -> ExpertBank:
     entry = _BankFile.parse(_read_json(folder / "bank.json"), source=str(folder / "bank.json"))
     base = BaseIdentity(entry.base.id, entry.base.fingerprint)
     experts = tuple(
-        Expert(item.name, read_adapter(folder / "experts" / item.name, None), item.description, item.tags)
+        Expert(
+            item.name,
+            read_adapter(folder / "experts" / item.name, None),
+            item.description,
+            item.tags,
+        )
         for item in entry.experts
     )
     training = folder / "training.json"
@@ -225,4 +230,3 @@ def _files(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-

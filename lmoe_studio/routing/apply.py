@@ -110,9 +110,7 @@ def _token_mask(override: Override, tokens: TokenBatch) -> Bool[Tensor, "batch s
 def _operator(override: Override, experts: tuple[str, ...], device: torch.device) -> Operator:
     count = len(experts)
     neutral = 1.0 if override.operation in ("ban", "boost") else 0.0
-    values = torch.tensor(
-        [override.weights.get(name, neutral) for name in experts], device=device
-    )
+    values = torch.tensor([override.weights.get(name, neutral) for name in experts], device=device)
     match override.operation:
         case "pin" | "solo":
             return lambda weights: values.expand_as(weights)

@@ -54,8 +54,6 @@ class BlendRouter(Router):
         blend = settings.blend or {}
         return cls(settings, torch.tensor([float(blend.get(name, 0)) for name in experts]))
 
-    def forward(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
-    ) -> RouterOutput:
+    def forward(self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch) -> RouterOutput:
         weights = self.weights.expand(*hidden.shape[:-1], -1)
         return RouterOutput(weights.clamp_min(1e-9).log(), weights, weights)

@@ -75,17 +75,13 @@ class Router(nn.Module):
         """Router logits from float32, RMS-normalised hidden states."""
         raise NotImplementedError
 
-    def forward(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
-    ) -> RouterOutput:
+    def forward(self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch) -> RouterOutput:
         if torch.is_autocast_enabled(hidden.device.type):
             with torch.autocast(hidden.device.type, enabled=False):
                 return self._route(hidden, tokens)
         return self._route(hidden, tokens)
 
-    def _route(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
-    ) -> RouterOutput:
+    def _route(self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch) -> RouterOutput:
         logits = self.score(rms(hidden.float()), tokens)
         probs = activate(logits, self.settings)
         return RouterOutput(logits, probs, keep_top_k(probs, self.settings))

@@ -28,9 +28,7 @@ class SkillData:
     held_out: list[list[int]]
 
 
-def load_skills(
-    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
-) -> list[SkillData]:
+def load_skills(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> list[SkillData]:
     """Read and tokenise as much of each skill as the run will use.
 
     Raises:
@@ -47,7 +45,9 @@ def fingerprints(config: TrainingConfig) -> dict[str, str]:
     digests = {}
     for path in files:
         with path.open("rb") as file:
-            digests[f"{path.parent.name}/{path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[f"{path.parent.name}/{path.name}"] = hashlib.file_digest(
+                file, "sha256"
+            ).hexdigest()
     return digests
 
 
@@ -72,7 +72,9 @@ def read_texts(path: Path) -> Iterator[str]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from None
 
 
 class MixedSkills(Dataset[dict[str, Any]]):
@@ -122,8 +124,7 @@ def _load_skill(
     if not texts:
         files = ", ".join(map(str, skill.train))
         raise DataError(f"Skill '{skill.name}' has no text in {files}; give it at least one line.")
-    order = np.random.default_rng((config.seed, 0)).permutation(len(texts))
-    texts = [texts[i] for i in order]
+    texts = _shuffled(texts, config.seed)
     if not held:
         aside = max(1, round(len(texts) * config.held_out_share))
         held, texts = texts[:aside], texts[aside:] or texts[:aside]
@@ -131,8 +132,12 @@ def _load_skill(
     return SkillData(
         skill.name,
         _sequences(texts, tokenizer, length, wanted),
-        _sequences(held, tokenizer, length, config.held_out_sequences),
+        _sequences(_shuffled(held, 0), tokenizer, length, config.held_out_sequences),
     )
+
+
+def _shuffled(texts: list[str], seed: int) -> list[str]:
+    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
 
 
 def _sequences(

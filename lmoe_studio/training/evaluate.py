@@ -38,7 +38,9 @@ def evaluate(
     for label, skill in enumerate(skills):
         total, count = 0.0, 0
         for start in range(0, len(skill.held_out), batch_size):
-            rows = [{"ids": ids, "skill": label} for ids in skill.held_out[start : start + batch_size]]
+            rows = [
+                {"ids": ids, "skill": label} for ids in skill.held_out[start : start + batch_size]
+            ]
             batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
             mask = batch["attention_mask"]
             output = model(batch["input_ids"], mask, plan=plan, record=True)

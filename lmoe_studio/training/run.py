@@ -49,7 +49,10 @@ def run_training(
     """
     started = time.monotonic()
     base = base or load_base(
-        config.base, device=config.device, dtype="float32", on_progress=lambda m: on_event(Message(m))
+        config.base,
+        device=config.device,
+        dtype="float32",
+        on_progress=lambda m: on_event(Message(m)),
     )
     on_event(Message("Reading and tokenising the texts"))
     skills = load_skills(config, base.tokenizer)

@@ -92,7 +92,9 @@ class JointTrainer(Trainer):
         return self.config.skill_loss * max(0.0, 1 - done)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        return SequentialSampler(train_dataset or self.train_dataset)  # the data is shuffled already
+        return SequentialSampler(
+            train_dataset or self.train_dataset
+        )  # the data is shuffled already
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -136,7 +136,9 @@ def test_specialisation_of_a_known_joint_distribution():
     assert result["information"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@x", "\t=1", "\r=1", "\n", " =1", "＝1", "'a"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+1", "-cmd", "@x", "\t=1", "\r=1", "\n", " =1", "＝1", "'a"]
+)
 def test_formula_cells_are_neutralised_and_recoverable(tmp_path, cell):
     frame = pd.DataFrame({"token": [cell, "plain"], "weight": [-1.5, 2.0]})
     safe = spreadsheet_safe(frame)

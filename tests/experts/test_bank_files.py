@@ -125,7 +125,9 @@ def test_adapters_of_different_bases_are_refused(folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder / "experts" / "sql", other)
     config = json.loads((other / "adapter_config.json").read_text())
-    (other / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "x"}))
+    (other / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "x"})
+    )
     with pytest.raises(AdapterError, match=r"different base models \('a' for tiny, 'b' for x\)"):
         ExpertBank.from_adapters(
             {"a": folder / "experts" / "sql", "b": other}, base=make_bank(make_tiny_base()).base

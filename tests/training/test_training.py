@@ -60,7 +60,9 @@ def test_a_bank_is_trained_and_beats_the_base_on_every_skill(base, config, ids):
     assert report is not None
     assert report["held_out"]["bank"] == evaluation.bank
     assert max(report["specialisation"]["information"]) > 0.5
-    assert report["config"]["skills"][0]["train"] == [f"{config.out.parent.name}/vowels-train.jsonl"]
+    assert report["config"]["skills"][0]["train"] == [
+        f"{config.out.parent.name}/vowels-train.jsonl"
+    ]
     assert "vowels" in (config.out / "README.md").read_text()
     assert bank.expert_names == ("vowels", "digits")
 
@@ -85,7 +87,10 @@ def test_every_scope_trains_with_checkpointing_and_accumulation(base, config, sc
 
 
 def test_skills_take_turns_and_every_sequence_is_seen_once_a_round():
-    skills = [SkillData("a", [[i] for i in range(5)], []), SkillData("b", [[i] for i in range(3)], [])]
+    skills = [
+        SkillData("a", [[i] for i in range(5)], []),
+        SkillData("b", [[i] for i in range(3)], []),
+    ]
     data = MixedSkills(skills, 30, seed=3)
     rows = [data[i] for i in range(30)]
     assert all({rows[i]["skill"], rows[i + 1]["skill"]} == {0, 1} for i in range(0, 30, 2))

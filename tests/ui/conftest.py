@@ -1,6 +1,7 @@
 """A served page over a fake studio, and a browser that fails a test on any error or leak."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -77,40 +78,71 @@ def visitor(browser):
 
 
 @pytest.fixture
-def open_page(visitor, browser):
-    """Opens pages; at the end none may have had an error or have asked for anything elsewhere."""
+def serving():
+    """Serves sources of their own, until after the pages that look at them are closed."""
+    with ExitStack() as servers:
+        yield lambda source, **options: servers.enter_context(served(source, **options))
+
+
+def watched(page):
+    """The page, and a list that grows with every error and every request to somewhere else."""
     problems = []
-    opened = []
 
     def note_request(request):
         if not request.url.startswith(("http://127.0.0.1", "data:", "blob:")):
             problems.append(f"asked for {request.url}")
 
-    def open_at(address, *, ready=True, width=1400, height=900, context=visitor):
-        page = context.new_page()
-        opened.append(page)
-        page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(15_000)
-        page.on("request", note_request)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and problems.append(line.text))
-        page.on("dialog", lambda dialog: problems.append("a dialog opened") or dialog.dismiss())
-        page.goto(address)
-        if ready:
-            page.wait_for_selector("#run:not([disabled])")
-            page.wait_for_selector("#workbench .empty, #workbench .tok")
-        return page
+    page.set_default_timeout(15_000)
+    page.on("request", note_request)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and problems.append(line.text))
+    page.on("dialog", lambda dialog: problems.append("a dialog opened") or dialog.dismiss())
+    return page, problems
 
-    yield open_at
-    for page in opened:
-        page.evaluate("localStorage.clear()")
-        page.close()
-    assert not problems
+
+def visit(page, address, *, ready=True):
+    page.goto(address)
+    if ready:
+        page.wait_for_selector("#run:not([disabled])")
+        page.wait_for_selector("#workbench .empty, #workbench .tok")
+    return page
 
 
 @pytest.fixture
-def page(open_page, url):
-    return open_page(url)
+def open_page(visitor, serving):
+    """Opens pages of its own: another server, another window, another visitor."""
+    opened = []
+
+    def open_at(address, *, ready=True, width=1400, height=900, context=visitor):
+        opened.append(watched(context.new_page()))
+        page, _ = opened[-1]
+        page.set_viewport_size({"width": width, "height": height})
+        return visit(page, address, ready=ready)
+
+    yield open_at
+    for page, _ in opened:
+        page.evaluate("localStorage.clear()")
+        page.close()
+    assert not [problem for _, problems in opened for problem in problems]
+
+
+@pytest.fixture(scope="session")
+def shared_page(visitor):
+    page, problems = watched(visitor.new_page())
+    page.set_viewport_size({"width": 1400, "height": 900})
+    return page, problems
+
+
+@pytest.fixture
+def page(shared_page, url):
+    """The page as someone finds it who comes for the first time."""
+    page, problems = shared_page
+    visit(page, url)
+    yield page
+    page.evaluate("localStorage.clear()")
+    seen = problems[:]
+    problems.clear()
+    assert not seen
 
 
 @pytest.fixture

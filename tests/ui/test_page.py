@@ -6,7 +6,7 @@ from threading import Event
 import pandas as pd
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio, make_trace
-from page_server import served, source_of
+from page_server import source_of
 
 from lmoe_studio.errors import BankError, PlanError
 from lmoe_studio.tracing.files import load_trace
@@ -20,7 +20,7 @@ def notice(page):
     return page.locator("#notice .panel")
 
 
-def test_the_page_is_there_while_the_model_loads_and_then_follows(open_page):
+def test_the_page_is_there_while_the_model_loads_and_then_follows(open_page, serving):
     go_on = Event()
 
     def load(bank, on_progress):
@@ -30,21 +30,21 @@ def test_the_page_is_there_while_the_model_loads_and_then_follows(open_page):
 
     source = StudioSource(load, lambda: ["demo"])
     source.start("demo")
-    with served(source) as address:
-        page = open_page(address, ready=False)
-        notice(page).get_by_text("12 of 93 MB").wait_for()
-        assert page.locator("#run").is_disabled()
-        assert "Loading demo" in page.inner_text("#status")
-        page.fill("#prompt textarea", "typed early")
-        go_on.set()
-        page.wait_for_selector("#run:not([disabled])")
-        page.wait_for_selector("#workbench .empty")
-        assert page.input_value("#prompt textarea") == "typed early"
-        assert "SmolLM2" in page.inner_text("#bank")
-        assert notice(page).count() == 0
+    address = serving(source)
+    page = open_page(address, ready=False)
+    notice(page).get_by_text("12 of 93 MB").wait_for()
+    assert page.locator("#run").is_disabled()
+    assert "Loading demo" in page.inner_text("#status")
+    page.fill("#prompt textarea", "typed early")
+    go_on.set()
+    page.wait_for_selector("#run:not([disabled])")
+    page.wait_for_selector("#workbench .empty")
+    assert page.input_value("#prompt textarea") == "typed early"
+    assert "SmolLM2" in page.inner_text("#bank")
+    assert notice(page).count() == 0
 
 
-def test_a_bank_that_cannot_be_loaded_says_why_and_another_can_be_tried(open_page):
+def test_a_bank_that_cannot_be_loaded_says_why_and_another_can_be_tried(open_page, serving):
     def load(bank, on_progress):
         if bank == "demo":
             raise BankError("Bank 'demo' is damaged: <b>router.safetensors</b> is missing.")
@@ -52,22 +52,22 @@ def test_a_bank_that_cannot_be_loaded_says_why_and_another_can_be_tried(open_pag
 
     source = StudioSource(load, lambda: ["demo"])
     source.start("demo")
-    with served(source) as address:
-        page = open_page(address, ready=False)
-        notice(page).get_by_text("<b>router.safetensors</b> is missing").wait_for()
-        assert "Could not load demo" in page.inner_text("#status")
-        page.fill("#bank-name input", "/banks/mine")
-        page.keyboard.press("Enter")
-        page.click("#bank-load")
-        page.wait_for_selector("#run:not([disabled])")
-        assert "mine" in page.inner_text("#bank h2")
-        # The loaded bank stays in use when the next one fails.
-        page.fill("#bank-name input", "demo")
-        page.keyboard.press("Enter")
-        page.click("#bank-load")
-        page.locator("#bank .panel").get_by_text("is missing").wait_for()
-        assert "mine" in page.inner_text("#bank h2")
-        assert page.locator("#run").is_enabled()
+    address = serving(source)
+    page = open_page(address, ready=False)
+    notice(page).get_by_text("<b>router.safetensors</b> is missing").wait_for()
+    assert "Could not load demo" in page.inner_text("#status")
+    page.fill("#bank-name input", "/banks/mine")
+    page.keyboard.press("Enter")
+    page.click("#bank-load")
+    page.wait_for_selector("#run:not([disabled])")
+    assert "mine" in page.inner_text("#bank h2")
+    # The loaded bank stays in use when the next one fails.
+    page.fill("#bank-name input", "demo")
+    page.keyboard.press("Enter")
+    page.click("#bank-load")
+    page.locator("#bank .panel").get_by_text("is missing").wait_for()
+    assert "mine" in page.inner_text("#bank h2")
+    assert page.locator("#run").is_enabled()
 
 
 def test_a_blank_text_is_answered_with_a_sentence(page):
@@ -162,13 +162,13 @@ def test_a_second_visitor_sees_nothing_of_the_first(open_page, url, browser):
     assert second.input_value("#prompt textarea") == ""
 
 
-def test_hostile_names_in_the_bank_card_are_shown_as_text(open_page):
+def test_hostile_names_in_the_bank_card_are_shown_as_text(open_page, serving):
     hostile = "<img src=x onerror=window.hit=1>${window.hit=1}{{x}}\ud800"
     card = FakeCard(bank=hostile, base=hostile, experts=(FakeExpert(hostile, hostile, (hostile,)),))
-    with served(source_of(FakeStudio(card))) as address:
-        page = open_page(address)
-        assert "onerror=window.hit=1>${window.hit=1}{{x}}" in page.inner_text("#bank h2")
-        assert page.evaluate("window.hit") is None
+    address = serving(source_of(FakeStudio(card)))
+    page = open_page(address)
+    assert "onerror=window.hit=1>${window.hit=1}{{x}}" in page.inner_text("#bank h2")
+    assert page.evaluate("window.hit") is None
 
 
 @pytest.mark.parametrize("width", [1400, 800, 390])
@@ -181,16 +181,16 @@ def test_the_page_fits_its_window(open_page, url, width):
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-def test_a_logged_in_visitor_traces_too(open_page):
-    with served(source_of(FakeStudio()), password="secret") as address:
-        page = open_page(address, ready=False)
-        page.get_by_label("username").fill("ann")
-        page.get_by_label("password").fill("secret")
-        page.get_by_role("button", name="Login").click()
-        page.wait_for_selector("#run:not([disabled])")
-        page.fill("#prompt textarea", "hello")
-        page.click("#run")
-        page.wait_for_selector(".bar .value:not(.rough)")
+def test_a_logged_in_visitor_traces_too(open_page, serving):
+    address = serving(source_of(FakeStudio()), password="secret")
+    page = open_page(address, ready=False)
+    page.get_by_label("username").fill("ann")
+    page.get_by_label("password").fill("secret")
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_selector("#run:not([disabled])")
+    page.fill("#prompt textarea", "hello")
+    page.click("#run")
+    page.wait_for_selector(".bar .value:not(.rough)")
 
 
 def test_the_server_looked_up_no_name_but_its_own():
