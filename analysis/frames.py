@@ -110,9 +110,7 @@ def token_frame(
                 "rank": trace.ranks,
                 "entropy": trace.entropies,
                 "routing_entropy": weight_entropy(trace.routing_weights).mean(axis=1),
-                "top_expert": pd.Categorical.from_codes(
-                    mean.argmax(axis=1), categories=list(trace.experts)
-                ),
+                "top_expert": _categories(mean.argmax(axis=1), trace.experts),
                 "top_weight": order[:, -1],
                 "margin": order[:, -1] - second,
             }
@@ -144,12 +142,12 @@ def _routing_rows(trace: TraceLike, sequence: int, special_tokens: bool) -> pd.D
         modules = list(dict.fromkeys(trace.site_modules))
         codes = np.array([modules.index(name) for name in trace.site_modules])
         codes = np.tile(np.repeat(codes, experts), positions)
-        columns["module"] = pd.Categorical.from_codes(codes, categories=modules)
-    columns["expert"] = pd.Categorical.from_codes(
+        columns["module"] = _categories(codes, modules)
+    columns["expert"] = _categories(
         np.tile(
             np.arange(experts, dtype=np.int8 if experts < 128 else np.int16), positions * sites
         ),
-        categories=list(trace.experts),
+        trace.experts,
     )
     columns["logit"] = trace.router_logits.ravel()
     columns["prob"] = trace.router_probs.ravel()
@@ -170,12 +168,14 @@ def _token_columns(trace: TraceLike, sequence: int, repeat: int) -> dict[str, An
         "run": pd.array([trace.run], dtype="str").repeat(count * repeat),
         "sequence": np.full(count * repeat, sequence),
         "position": np.repeat(np.arange(count, dtype=np.int32), repeat),
-        "phase": pd.Categorical.from_codes(
-            np.repeat(trace.generated.astype(np.int8), repeat), categories=PHASES
-        ),
+        "phase": _categories(np.repeat(trace.generated.astype(np.int8), repeat), PHASES),
         "token_id": np.repeat(trace.token_ids, repeat),
         "token": texts.repeat(repeat),
     }
+
+
+def _categories(codes: NDArray[Any], names: Sequence[str]) -> Any:
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(names)))  # pyright: ignore[reportCallIssue, reportArgumentType]  (pandas-stubs knows lists only)
 
 
 def _as_list(traces: TraceLike | Sequence[TraceLike]) -> list[TraceLike]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel
 
 from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.config import RouterSettings
@@ -43,7 +42,7 @@ def random_bank(base: BaseModel, experts: int, rank: int) -> ExpertBank:
     return ExpertBank("random", base.identity, tuple(found), RouterSettings())
 
 
-def plain_lora(base: BaseModel, rank: int) -> PreTrainedModel:
+def plain_lora(base: BaseModel, rank: int) -> torch.nn.Module:
     """PEFT's LoRA of one rank on the same layers."""
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LINEARS, task_type="CAUSAL_LM")
     return get_peft_model(base.model, config).eval()

@@ -37,6 +37,10 @@ Progress = Callable[[str], None]
 """Hears what is going on, a line at a time."""
 
 
+def silent(_: str) -> None:
+    """A Progress that nobody hears."""
+
+
 @dataclass(frozen=True)
 class BaseIdentity:
     """Which base model a bank belongs to."""
@@ -70,7 +74,7 @@ def load_base(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    on_progress: Progress = lambda message: None,
+    on_progress: Progress = silent,
 ) -> BaseModel:
     """Load a base model and its tokenizer, frozen and in evaluation mode.
 
@@ -93,7 +97,8 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BaseModelError(_why_not_loaded(base, error)) from None
-    model = model.to(place).eval().requires_grad_(False)
+    model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
+    model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, identify(model, base))
 
 
@@ -144,7 +149,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmoe-studio"
 
 
-def embedded_folder(on_progress: Progress = lambda message: None) -> Path:
+def embedded_folder(on_progress: Progress = silent) -> Path:
     """Folder of the embedded model in safetensors form, made on first use.
 
     Raises:
@@ -178,7 +183,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     options: dict[str, Any] = {"gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
-    del model.config.quantization_config  # the weights are plain float32 from here on
+    delattr(model.config, "quantization_config")  # the weights are plain float32 from here on
     plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)

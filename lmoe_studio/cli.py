@@ -261,7 +261,7 @@ def _print_trace(trace: "RoutingTrace") -> None:
 
     table = Table("position", "token", "log p", "top expert", "mean weight")
     for row in token_frame(trace).itertuples():
-        chance = "" if row.logprob != row.logprob else f"{row.logprob:.2f}"
+        chance = f"{row.logprob:.2f}" if row.position else ""
         token = _plain(repr(row.token)[1:-1])
         table.add_row(
             str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}"

@@ -63,17 +63,23 @@ class Config(BaseModel):
 class RouterSettings(Config):
     """How hidden states become routing weights."""
 
-    kind: str = Field("linear", description="linear (learned), uniform, blend (fixed) or arrow.")
+    kind: str = Field(
+        default="linear", description="linear (learned), uniform, blend (fixed) or arrow."
+    )
     scope: Literal["layer", "shared", "module"] = Field(
-        "layer",
+        default="layer",
         description="One router a decoder block; one for all, reading the embeddings; "
         "or one for each target linear, reading that linear's input.",
     )
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    top_k: int | None = Field(None, ge=1, description="Keep the k largest; none keeps all.")
-    renormalise: bool = Field(True, description="After top-k, let the kept weights sum as before.")
-    blend: dict[str, float] | None = Field(None, description="Weight by expert, for kind blend.")
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    top_k: int | None = Field(default=None, ge=1, description="Keep the k largest; none keeps all.")
+    renormalise: bool = Field(
+        default=True, description="After top-k, let the kept weights sum as before."
+    )
+    blend: dict[str, float] | None = Field(
+        default=None, description="Weight by expert, for kind blend."
+    )
 
     @model_validator(mode="after")
     def _blend_needs_weights(self) -> Self:

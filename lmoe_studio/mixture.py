@@ -22,11 +22,13 @@ from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, de
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, RankLayout
 from lmoe_studio.experts.lora import LoraAdapter
-from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
+from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
-from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
+from lmoe_studio.routing.router import RouterOutput, TokenBatch
+
+_CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
 PlanArgument = RoutingPlan | Sequence[RoutingPlan | None] | None
 """One plan for every row of a batch, or one a row."""
@@ -136,7 +138,7 @@ class MixtureModel(nn.Module):
             tokens=tokens,
             plan=self._compile(plan, tokens),
             pinned=routing_weights,
-            outputs=[None] * len(self.sites) if record else None,
+            outputs={} if record else None,
             squares={} if record and contributions else None,
         )
         if self.bank.router.scope == "shared":
@@ -184,9 +186,9 @@ class MixtureModel(nn.Module):
         """Recompute blocks in the backward pass, with the routing weights of the forward pass."""
         self.base.activation_checkpointing_enable(**options)
         for block in self._blocks:
-            checkpoint = getattr(block, "_gradient_checkpointing_func", None)
+            checkpoint = getattr(block, _CHECKPOINT, None)
             if checkpoint:
-                block._gradient_checkpointing_func = partial(self._checkpoint, checkpoint)
+                setattr(block, _CHECKPOINT, partial(self._checkpoint, checkpoint))
 
     def _checkpoint(
         self, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
@@ -217,7 +219,7 @@ class MixtureModel(nn.Module):
 
     def _build_routers(self) -> nn.ModuleList:
         kind = router_class(self.bank.router)
-        embeddings = self.base.get_input_embeddings().weight
+        embeddings = next(self.base.get_input_embeddings().parameters())
         routers = []
         for index, key in enumerate(self._router_keys()):
             module = self.sites[index].module
@@ -305,7 +307,7 @@ class _Call:
     tokens: TokenBatch
     plan: CompiledPlan | None
     pinned: Tensor | None
-    outputs: list[tuple[RouterOutput, Tensor] | None] | None
+    outputs: dict[int, tuple[RouterOutput, Tensor]] | None
     squares: dict[int, Tensor] | None
     shared: RouterOutput | None = None
 
@@ -316,15 +318,14 @@ class _Call:
             weights = self.pinned[:, :, site].to(weights)
         elif self.plan is not None:
             weights = self.plan.apply(layer, weights)
-        if self.outputs is not None and self.outputs[site] is None:
+        if self.outputs is not None and site not in self.outputs:
             self.outputs[site] = (output, weights)
         return weights
 
     def record(self) -> RoutingRecord | None:
         if self.outputs is None:
             return None
-        seen = [item for item in self.outputs if item is not None]
-        assert len(seen) == len(self.outputs), "a decoder block was passed over"
+        seen = [self.outputs[site] for site in range(len(self.outputs))]
         return RoutingRecord(
             logits=torch.stack([output.logits for output, _ in seen], dim=2),
             probs=torch.stack([output.probs for output, _ in seen], dim=2),

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-
-from lmoe_studio.base_models import BaseModel, Progress, load_base
+from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
 from lmoe_studio.errors import BaseMismatchError, ContextLengthError, TextError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, shipped_banks
@@ -72,7 +71,7 @@ class Studio:
         base: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        on_progress: Progress = lambda message: None,
+        on_progress: Progress = silent,
     ) -> Self:
         """Load a bank and the base model it belongs to.
 

@@ -23,7 +23,7 @@ from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import Site
 from lmoe_studio.studio import Studio
 
-NAMES = tuple("sql prose math french drama python recipes spanish".split())
+NAMES = ("sql", "prose", "math", "french", "drama", "python", "recipes", "spanish")
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

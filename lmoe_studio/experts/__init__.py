@@ -1,0 +1,1 @@
+"""WHAT is mixed: adapters, banks, the bank layer, files."""

@@ -34,7 +34,7 @@ class ExpertBank:
     name: str
     base: BaseIdentity
     experts: tuple[Expert, ...]
-    router: RouterSettings = field(default_factory=RouterSettings)
+    router: RouterSettings = field(default_factory=lambda: RouterSettings())
     router_state: dict[str, Tensor] = field(default_factory=dict)
     """The router's tensors; empty for a router that has none."""
     composition: Composition = "output"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -50,7 +49,7 @@ class _BankFile(Config):
     name: str
     base: _BaseEntry
     composition: Composition = "output"
-    router: RouterSettings = Field(default_factory=RouterSettings)
+    router: RouterSettings = RouterSettings()
     experts: tuple[_ExpertEntry, ...]
 
 

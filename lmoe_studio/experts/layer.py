@@ -31,6 +31,10 @@ class Mixing(Protocol):
         """The routing weight of each rank's expert; None leaves the base layer alone."""
         ...
 
+    def fresh(self) -> "Mixing":
+        """The same weights for a recomputation, which must repeat every step."""
+        ...
+
     def observe(self, layer: "LoRABankLinear", mixed: Float[Tensor, "batch seq rank"]) -> None:
         """Hears what is about to be multiplied by `lora_b`."""
         ...

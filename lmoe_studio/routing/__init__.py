@@ -1,0 +1,1 @@
+"""HOW MUCH of each: routers, plans, losses."""

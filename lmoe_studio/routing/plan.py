@@ -6,7 +6,7 @@ An ordered list of overrides, applied top to bottom; the empty plan leaves the r
 
 import json
 from collections.abc import Iterable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,11 +27,15 @@ class Override(Config):
 
     operation: Operation
     weights: dict[str, float] = Field(default_factory=dict, description="By expert's name.")
-    layers: tuple[int, ...] | None = Field(None, description="Decoder blocks; none means all.")
-    tokens: TokenScope = Field("all", description="all, prompt, generated, or positions.")
-    strength: float = Field(1.0, ge=0, le=1, description="0 changes nothing, 1 all the way.")
+    layers: tuple[int, ...] | None = Field(
+        default=None, description="Decoder blocks; none means all."
+    )
+    tokens: TokenScope = Field(default="all", description="all, prompt, generated, or positions.")
+    strength: float = Field(
+        default=1.0, ge=0, le=1, description="0 changes nothing, 1 all the way."
+    )
     renormalise: bool = Field(
-        True, description="After ban and boost, let the weights sum as before."
+        default=True, description="After ban and boost, let the weights sum as before."
     )
 
     @classmethod
@@ -100,7 +104,8 @@ class RoutingPlan(Config):
     overrides: tuple[Override, ...] = ()
 
     def __init__(self, overrides: Iterable[Override] = (), **values: object) -> None:
-        super().__init__(overrides=tuple(overrides), **values)
+        data: dict[str, Any] = {"overrides": tuple(overrides), **values}
+        super().__init__(**data)
 
     def __bool__(self) -> bool:
         return any(override.strength > 0 for override in self.overrides)

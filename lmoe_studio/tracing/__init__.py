@@ -1,0 +1,1 @@
+"""What happened: traces, how they are recorded, and their files."""

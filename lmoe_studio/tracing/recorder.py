@@ -92,7 +92,7 @@ def make_trace(
         alternative_ids=scores.alternative_ids,
         alternative_logprobs=scores.alternative_logprobs,
         alternative_tokens=tuple(
-            tuple(tokenizer.decode([i]) if i >= 0 else "" for i in row)
+            tuple(_decode(tokenizer, [i]) if i >= 0 else "" for i in row)
             for row in scores.alternative_ids.tolist()
         ),
         plan=plan.to_json() if isinstance(plan, RoutingPlan) and plan else None,
@@ -136,14 +136,18 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str
     texts: list[str] = []
     context, start = 0, 0  # some tokenizers need the token before to know of a leading space
     for stop in range(1, len(ids) + 1):
-        before = tokenizer.decode(ids[context:start], clean_up_tokenization_spaces=False)
-        after = tokenizer.decode(ids[context:stop], clean_up_tokenization_spaces=False)
+        before = _decode(tokenizer, ids[context:start])
+        after = _decode(tokenizer, ids[context:stop])
         if after.endswith("\ufffd") and stop - start < 4:  # UTF-8 has at most four bytes
             texts.append("\ufffd")
         else:
             texts.append(after[len(before) :])
             context, start = start, stop
     return tuple(texts)
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def _array(tensor: Tensor) -> FloatArray:

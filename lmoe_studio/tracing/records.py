@@ -1,7 +1,7 @@
 """RoutingTrace: what one run did, token by token, as plain numpy arrays and names (no torch)."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,9 @@ class RoutingTrace:
         return np.stack([values[:, sites == layer].mean(axis=1) for layer in layers], axis=1)
 
 
-def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, np.ndarray):
-        return a == b
-    if not isinstance(b, np.ndarray) or a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+def _same(a: object, b: object) -> bool:
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return bool(a == b)
+    one, other = cast(NDArray[Any], a), cast(NDArray[Any], b)
+    is_float = one.dtype.kind == "f"
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=is_float)

@@ -1,0 +1,1 @@
+"""The shared training module: a config in, a bank out."""

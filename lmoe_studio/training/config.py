@@ -15,59 +15,68 @@ class SkillConfig(Config):
     name: str = Field(pattern=r"^[\w][\w.+-]{0,79}$", description="Name of the expert.")
     train: tuple[Path, ...] = Field(min_length=1, description="JSONL files with a `text` a line.")
     held_out: tuple[Path, ...] = Field(
-        (), description="Files never trained on; none sets a share of the training texts aside."
+        default=(),
+        description="Files never trained on; none sets a share of the training texts aside.",
     )
     description: str = ""
     tags: tuple[str, ...] = ()
-    source: str = Field("", description="Where the text comes from and its licence, for the card.")
+    source: str = Field(
+        default="", description="Where the text comes from and its licence, for the card."
+    )
 
 
 class TrainingConfig(Config):
     """A bank to train. Paths are relative to the file that the config was read from."""
 
     name: str = Field(description="Name of the bank.")
-    base: str = Field(EMBEDDED_BASE, description="Base model: embedded name, hub id or folder.")
+    base: str = Field(
+        default=EMBEDDED_BASE, description="Base model: embedded name, hub id or folder."
+    )
     skills: tuple[SkillConfig, ...] = Field(min_length=1, description="One expert each, in order.")
     out: Path = Field(description="Folder to write the bank to.")
 
-    rank: int = Field(8, ge=1, le=1024, description="Rank of every expert.")
+    rank: int = Field(default=8, ge=1, le=1024, description="Rank of every expert.")
     alpha: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="LoRA alpha. None takes 1.5 · rank · experts: a dense softmax gives each expert "
         "about 1/N, so the usual alpha would leave updates N times too small.",
     )
     target_modules: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
         description="Last names of the linear layers that get experts.",
     )
     composition: Composition = "output"
-    router: RouterSettings = Field(default_factory=RouterSettings)
+    router: RouterSettings = RouterSettings()
 
-    steps: int = Field(300, ge=1)
-    batch_size: int = Field(4, ge=1, description="Sequences a step and device.")
-    sequence_length: int = Field(256, ge=8, description="Tokens a sequence.")
-    gradient_accumulation: int = Field(1, ge=1)
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=4, ge=1, description="Sequences a step and device.")
+    sequence_length: int = Field(default=256, ge=8, description="Tokens a sequence.")
+    gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
-    learning_rate: float = Field(1e-3, gt=0, description="Of the experts.")
-    router_learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, description="Of the experts.")
+    router_learning_rate: float = Field(default=3e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps.")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps.")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
 
-    balance_loss: float = Field(0.01, ge=0, description="Weight of the load-balancing loss.")
-    z_loss: float = Field(0.001, ge=0, description="Weight of the router z-loss.")
+    balance_loss: float = Field(
+        default=0.01, ge=0, description="Weight of the load-balancing loss."
+    )
+    z_loss: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
     skill_loss: float = Field(
-        0.3, ge=0, description="Weight of skill supervision; 0 lets specialisation emerge."
+        default=0.3, ge=0, description="Weight of skill supervision; 0 lets specialisation emerge."
     )
     skill_loss_until: float = Field(
-        0.6, gt=0, le=1, description="Share of training over which supervision fades to 0."
+        default=0.6, gt=0, le=1, description="Share of training over which supervision fades to 0."
     )
 
-    held_out_share: float = Field(0.05, gt=0, lt=1, description="Where no held-out file is given.")
-    held_out_sequences: int = Field(24, ge=1, description="A skill, for evaluation.")
+    held_out_share: float = Field(
+        default=0.05, gt=0, lt=1, description="Where no held-out file is given."
+    )
+    held_out_sequences: int = Field(default=24, ge=1, description="A skill, for evaluation.")
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     seed: int = 0
@@ -100,7 +109,7 @@ class TrainingConfig(Config):
 
     @property
     def scale(self) -> float:
-        """alpha / rank."""
+        """Alpha divided by rank."""
         return (self.alpha or 1.5 * self.rank * len(self.skills)) / self.rank
 
     @property

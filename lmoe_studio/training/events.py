@@ -48,3 +48,7 @@ class Finished:
 
 
 Event = Message | StepDone | EvalDone | Finished
+
+
+def ignore(_: Event) -> None:
+    """A listener that does not listen."""

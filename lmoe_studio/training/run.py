@@ -23,7 +23,7 @@ from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import MixedSkills, SkillData, fingerprints, load_skills
 from lmoe_studio.training.evaluate import BASE_ALONE, Evaluation, evaluate
-from lmoe_studio.training.events import EvalDone, Event, Finished, Message, StepDone
+from lmoe_studio.training.events import EvalDone, Event, Finished, Message, StepDone, ignore
 from lmoe_studio.training.trainer import JointTrainer
 
 VERSIONS = ("lmoe-studio", "torch", "transformers", "peft", "accelerate")
@@ -31,7 +31,7 @@ VERSIONS = ("lmoe-studio", "torch", "transformers", "peft", "accelerate")
 
 def run_training(
     config: TrainingConfig,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] = ignore,
     *,
     base: BaseModel | None = None,
 ) -> ExpertBank:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -21,7 +21,7 @@ from transformers import (
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.losses import load_balancing_loss, router_z_loss, skill_loss
 from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.data import collate
+from lmoe_studio.training.data import MixedSkills, collate
 from lmoe_studio.training.events import Event, StepDone
 
 
@@ -34,7 +34,7 @@ class JointTrainer(Trainer):
         self,
         model: MixtureModel,
         config: TrainingConfig,
-        data: Dataset[dict[str, Any]],
+        data: MixedSkills,
         on_event: Callable[[Event], None],
         folder: str,
     ) -> None:
@@ -46,24 +46,23 @@ class JointTrainer(Trainer):
             callbacks=[_Reporter(self, config, on_event)],
         )
         self.config = config
-        self.parts: dict[str, float] = {}
+        self.parts: dict[str, Tensor] = {}
+        self.mixture = model
+        self.data = data
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate of its own for the routers."""
-        if self.optimizer is None:
-            named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-            experts = [p for n, p in named if not n.startswith("routers.")]
-            routers = [p for n, p in named if n.startswith("routers.")]
-            groups = [
-                {"params": experts, "lr": self.config.learning_rate},
-                {"params": routers, "lr": self.config.router_learning_rate, "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                weight_decay=self.config.weight_decay,
-            )
+        named = [(n, p) for n, p in (model or self.mixture).named_parameters() if p.requires_grad]
+        experts = [p for n, p in named if "routers." not in n]
+        routers = [p for n, p in named if "routers." in n]
+        groups = [
+            {"params": experts, "lr": self.config.learning_rate},
+            {"params": routers, "lr": self.config.router_learning_rate, "weight_decay": 0.0},
+        ]
+        decay = self.config.weight_decay
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=decay)
         return self.optimizer
 
     def compute_loss(
@@ -91,10 +90,8 @@ class JointTrainer(Trainer):
         done = self.state.global_step / (self.config.steps * self.config.skill_loss_until)
         return self.config.skill_loss * max(0.0, 1 - done)
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        return SequentialSampler(
-            train_dataset or self.train_dataset
-        )  # the data is shuffled already
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ARG002
+        return SequentialSampler(self.data)  # it is shuffled already
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -165,6 +162,7 @@ def _arguments(config: TrainingConfig, folder: str) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
     )

@@ -42,9 +42,10 @@ def launch(
     from lmoe_studio.ui.serve import serve  # noqa: PLC0415  (brings Gradio: seconds)
 
     app = serve(source, host, port, password=password, allowed_hosts=allowed_hosts)
-    sys.stderr.write(f"L-MoE Studio is at {app.local_url} (Ctrl+C stops it)\n")
+    url = str(app.local_url)
+    sys.stderr.write(f"L-MoE Studio is at {url} (Ctrl+C stops it)\n")
     if open_browser:
-        webbrowser.open(app.local_url)
+        webbrowser.open(url)
     app.block_thread()
 
 

@@ -76,6 +76,6 @@ def status_of(state: SourceState) -> str:
     """The status line for what the source is doing."""
     if state.progress is not None:
         return panels.status_line(f"Loading {state.bank}: {state.progress}", tone="loading")
-    if state.problem is not None:
+    if state.studio is None or state.problem is not None:
         return panels.status_line(f"Could not load {state.bank}", tone="problem")
-    return panels.status_line(f"Ready · {state.bank}")
+    return panels.status_line(f"Ready · {state.studio.card.bank}")

@@ -46,7 +46,7 @@ def trace_text(state: SourceState, text: str, *, max_tokens: int | None = None) 
     except Exception as error:
         return _failed(error)
     seconds = time.perf_counter() - started
-    status = f"Traced {len(trace):,} tokens in {seconds:.2f} s · {state.bank}"
+    status = f"Traced {len(trace):,} tokens in {seconds:.2f} s · {trace.bank}"
     return Outcome(panels.status_line(status), trace)
 
 

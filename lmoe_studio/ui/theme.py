@@ -2,14 +2,17 @@
 
 from string import ascii_uppercase
 
-import gradio as gr
+from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
+from gradio.themes.utils.fonts import LocalFont
 
 EXPERT_COLOURS = (
     "#860AA6", "#AAABFE", "#C6B307", "#A80404", "#009570", "#6E739F",
     "#996BFF", "#EF8BAD", "#E73256", "#9B3363", "#A8B77B", "#2F1BFF",
 )  # fmt: skip
 """Tellable apart, also with colour-blindness, on light and on dark; the first few are the best."""
+
+_WEIGHTS = (400, 700)  # of the fonts that come with Gradio, the semibold ones lack most letters
 
 
 def expert_colour(index: int) -> str:
@@ -27,17 +30,17 @@ def expert_glyph(index: int) -> str:
     return letters
 
 
-def build_theme() -> gr.themes.Base:
+def build_theme() -> Base:
     """Neutral ink on paper: the experts are what has colour. All fonts come with Gradio."""
-    return gr.themes.Base(
+    return Base(
         primary_hue=colors.zinc,
         secondary_hue=colors.zinc,
         neutral_hue=colors.zinc,
         text_size=sizes.text_sm,
         spacing_size=sizes.spacing_sm,
         radius_size=sizes.radius_sm,
-        font=(gr.themes.LocalFont("IBM Plex Sans"), "system-ui", "sans-serif"),
-        font_mono=(gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"),
+        font=(LocalFont("IBM Plex Sans", _WEIGHTS), "system-ui", "sans-serif"),
+        font_mono=(LocalFont("IBM Plex Mono", _WEIGHTS), "ui-monospace", "monospace"),
     ).set(
         body_background_fill="#fafafa",
         body_background_fill_dark="#0f0f11",

@@ -1,13 +1,18 @@
-"""A studio without a model: traces made by hand from numpy, of any size, with any token texts."""
+"""A studio without a model: traces made by hand from numpy, of any size, with any token texts.
+
+To the type checker they may be anything, as the real classes would bring torch.
+"""
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lmoe_studio.errors import ContextLengthError, TextError
 from lmoe_studio.tracing.records import RoutingTrace
 
+Loose: Any = object
 NAMES = ("sql", "french", "cooking", "python", "drama", "math", "dialogue", "prose")
 
 
@@ -20,7 +25,7 @@ class FakeExpert:
 
 
 @dataclass(frozen=True)
-class FakeCard:
+class FakeCard(Loose):
     bank: str = "demo"
     base: str = "SmolLM2-135M-Instruct"
     composition: str = "output"
@@ -34,12 +39,12 @@ class FakeCard:
     bank_parameters: int = 4_884_480
 
 
-class FakeStudio:
+class FakeStudio(Loose):
     """Splits text into words and spaces; every token gets smooth random weights."""
 
     def __init__(self, card=None):
         self.card = card or FakeCard()
-        self.answer = None  # a trace, or an error, to give whatever the text is
+        self.answer: Any = None  # a trace, or an error, to give whatever the text is
 
     def trace(self, text, *, max_tokens=None, alternatives=5, contributions=False):
         if isinstance(self.answer, Exception):
@@ -59,7 +64,9 @@ class FakeStudio:
         )
 
 
-def make_trace(tokens, *, layers=30, experts=NAMES, sharpness=4.0, seed=0, contributions=False):
+def make_trace(
+    tokens, *, layers=30, experts=NAMES, sharpness=4.0, seed=0, contributions=False
+) -> Any:
     random = np.random.default_rng(seed)
     count, many = len(tokens), len(experts)
     # Neighbouring tokens and layers are alike, as in a real trace.

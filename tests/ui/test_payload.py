@@ -25,7 +25,7 @@ def test_weights_arrive_within_half_a_step():
 
 def test_weights_above_one_are_scaled_and_below_zero_are_shown_as_zero():
     trace = make_trace(["a"], layers=1, experts=("x", "y", "z"))
-    trace = replace(trace, routing_weights=np.float32([[[2.5, 0.5, -1]]]))
+    trace = replace(trace, routing_weights=np.array([[[2.5, 0.5, -1]]], dtype=np.float32))
     payload = trace_payload(trace, key="k")
     assert payload["scale"] == 2.5
     np.testing.assert_allclose(decoded(payload), [[[2.5, 0.5, 0]]], atol=2.5 / 510 + 1e-6)

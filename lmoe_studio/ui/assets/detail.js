@@ -20,7 +20,6 @@ function makeDetail(view, act) {
   next.append(ranking);
   node.append(title, place, facts, weights, layers, next);
   let rows = [];
-  let exact = null;
 
   function section(heading) {
     const part = make("section");
@@ -52,7 +51,6 @@ function makeDetail(view, act) {
       make("span", "norm", "update"));
     head.title = "weight: what the expert's update was multiplied by; update: its norm";
     bars.replaceChildren(...(view.data.has_contributions ? [head] : []), ...rows.map((r) => r.row));
-    exact = null;
     show();
   }
 
@@ -115,17 +113,16 @@ function makeDetail(view, act) {
 
   // Exact numbers from the server take the place of those in steps of 1/255.
   function showExact(cell) {
-    exact = cell;
-    if (exact.gone) {
+    if (cell.gone) {
       note.textContent = "Exact values are gone; trace the text again.";
       return;
     }
-    exact.weights.forEach((weight, k) => {
+    cell.weights.forEach((weight, k) => {
       rows[k].value.textContent = weight.toFixed(4);
       rows[k].value.classList.remove("rough");
-      if (exact.contributions) rows[k].norm.textContent = exact.contributions[k].toPrecision(3);
+      if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toPrecision(3);
     });
-    if (exact.token_id !== null) place.textContent += ` · id ${exact.token_id}`;
+    if (cell.token_id !== null) place.textContent += ` · id ${cell.token_id}`;
   }
 
   function drawProfile(values) {

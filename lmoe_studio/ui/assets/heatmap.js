@@ -28,7 +28,10 @@ function makeHeatmap(view, act) {
   canvas.setAttribute("role", "img");
   stage.append(canvas, column, row, tokenTicks);
   scroller.append(stage);
-  node.append(layerTicks, scroller);
+  const plot = make("div", "plot");
+  plot.append(layerTicks, scroller);
+  const caption = makeCaption(view);
+  node.append(caption.node, plot);
   let cellWidth = 1;
   let cellHeight = 1;
 
@@ -86,7 +89,9 @@ function makeHeatmap(view, act) {
 
   function paint() {
     if (!view.data) return;
-    const tables = lookupTables(themeColour(node, "surface"), themeColour(node, "ink"));
+    const [surface, ink] = [themeColour(node, "surface"), themeColour(node, "ink")];
+    const tables = lookupTables(surface, ink);
+    caption.show(surface, ink);
     const image = new ImageData(view.T, view.L);
     const pixels = new Uint32Array(image.data.buffer);
     const experts = view.inView();
@@ -137,13 +142,17 @@ function makeHeatmap(view, act) {
     ];
   };
   let dragging = false;
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+  function pick(event) {
     const [token, layer] = cellUnder(event);
-    dragging = true;
     act.setLayer(layer);
     act.pick(token, event.shiftKey);
+  }
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || event.pointerType !== "mouse") return;
+    dragging = true;
+    pick(event);
   });
+  canvas.addEventListener("click", (event) => event.pointerType !== "mouse" && pick(event));
   canvas.addEventListener("pointermove", (event) => {
     const [token, layer] = cellUnder(event);
     if (dragging && event.buttons & 1) act.pick(token, true);
@@ -156,6 +165,37 @@ function makeHeatmap(view, act) {
   new ResizeObserver(fit).observe(scroller);
 
   return { node, build, paint, moveCross, reveal };
+}
+
+// What the colours mean, in words and as a ramp.
+function makeCaption(view) {
+  const node = make("div", "caption");
+  const text = make("span", "text");
+  const ramp = make("span", "ramp");
+  const most = make("span", "end");
+  node.append(text, make("span", "end", "0"), ramp, most);
+
+  function show(surface, ink) {
+    const [words, colours] = meaning(surface, ink);
+    text.textContent = "Layers by tokens: " + words;
+    ramp.style.background = `linear-gradient(90deg, ${colours.map((rgb) => `rgb(${rgb})`).join()})`;
+    const top = (view.colour === "entropy" ? 1 : view.data.scale) / view.gain;
+    most.textContent = (view.gain > 1 ? "≥ " : "") + Number(top.toFixed(2));
+  }
+
+  function meaning(surface, ink) {
+    if (view.colour === "entropy") {
+      return ["entropy of the routing, 1 where all experts weigh the same", [surface, between(surface, ink, 0.8)]];
+    }
+    const experts = view.inView();
+    const { glyph, name } = view.data.experts[experts[0]];
+    if (typeof view.colour === "number") return [`weight of ${glyph} ${name}`, CIVIDIS];
+    const colours = [surface, experts.length > 1 ? between(surface, ink, 0.5) : view.rgb[experts[0]]];
+    if (experts.length === 1) return [`weight of ${glyph} ${name}`, colours];
+    return ["the strongest expert's colour, fuller with its weight", colours];
+  }
+
+  return { node, show };
 }
 
 // A colour of the page's theme as [r, g, b], read from a custom property.

@@ -10,45 +10,75 @@ function makeStrip(view, act) {
   node.setAttribute("aria-label", "Tokens");
   const prefix = "tok-" + Math.random().toString(36).slice(2) + "-";
   let spans = [];
+  let lines = []; // { box, first }: a line's box and its first token
   let version = 0;
   let painted = [];
   let selected = [];
 
   function build() {
-    const fragment = document.createDocumentFragment();
+    lines = [];
     spans = view.data.tokens.map((text, index) => {
-      const { span, before, after } = tokenNodes(text);
+      const span = tokenSpan(text);
       span.id = prefix + index;
       span.dataset.index = index;
       if (view.flags[index] & SPECIAL) span.classList.add("special");
-      if (view.flags[index] & GENERATED && !(view.flags[index - 1] & GENERATED)) {
-        fragment.append(make("span", "boundary", "generated"));
-      }
-      fragment.append(...before, span, ...after);
       return span;
     });
-    node.replaceChildren(fragment);
+    node.replaceChildren(...linesOf(spans));
     node.scrollTop = 0;
     selected = [];
     painted = new Int32Array(spans.length);
     paint();
   }
 
-  // Indices of the tokens that can be seen, found by halving: reads first, writes after.
+  // A box for each line of the text, so that a change on one leaves the layout of the others.
+  function linesOf(spans) {
+    const boxes = [];
+    let line = null;
+    spans.forEach((span, index) => {
+      if (!line) {
+        line = make("div", "line");
+        line.setAttribute("role", "presentation");
+        lines.push({ box: line, first: index });
+        boxes.push(line);
+      }
+      if (view.flags[index] & GENERATED && !(view.flags[index - 1] & GENERATED)) {
+        line.append(make("span", "boundary", "generated"));
+      }
+      if (hasSpacer(view.data.tokens[index])) line.append(" ");
+      line.append(span);
+      const breaks = breaksAfter(view.data.tokens[index]);
+      if (!breaks) return;
+      // The end of the box is one break; further ones leave lines empty.
+      if (breaks > 1) line.append(...Array.from({ length: breaks }, () => make("br")));
+      line = null;
+    });
+    return boxes;
+  }
+
+  // Indices of the tokens that can be seen, found by halving: first lines, then tokens in them.
   function visibleRange() {
     const box = node.getBoundingClientRect();
-    const firstWhere = (isPast) => {
-      let [low, high] = [0, spans.length];
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (isPast(spans[middle].getBoundingClientRect())) high = middle;
-        else low = middle + 1;
-      }
-      return low;
-    };
-    const first = firstWhere((rect) => rect.bottom >= box.top);
-    const last = firstWhere((rect) => rect.top > box.bottom);
+    const above = (element) => element.getBoundingClientRect().bottom < box.top;
+    const notBelow = (element) => element.getBoundingClientRect().top <= box.bottom;
+    const firstLine = countWhile(0, lines.length, (i) => above(lines[i].box));
+    const lastLine = countWhile(firstLine, lines.length, (i) => notBelow(lines[i].box));
+    const [from, to] = [startOf(firstLine), startOf(lastLine)];
+    const first = countWhile(from, to, (i) => above(spans[i]));
+    const last = countWhile(first, to, (i) => notBelow(spans[i]));
     return [Math.max(0, first - MARGIN), Math.min(spans.length, last + MARGIN)];
+  }
+
+  const startOf = (line) => (line < lines.length ? lines[line].first : spans.length);
+
+  // The first index from `low` on for which a condition, true at first, no longer holds.
+  function countWhile(low, high, holds) {
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (holds(middle)) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   function paint() {
@@ -119,7 +149,7 @@ function makeStrip(view, act) {
   let dragging = false;
   node.addEventListener("pointerdown", (event) => {
     const index = indexUnder(event);
-    if (index < 0 || event.button !== 0) return;
+    if (index < 0 || event.button !== 0 || event.pointerType !== "mouse") return;
     dragging = true;
     act.pick(index, event.shiftKey);
   });
@@ -134,10 +164,11 @@ function makeStrip(view, act) {
   });
   node.addEventListener("pointerup", () => (dragging = false));
   node.addEventListener("pointerleave", () => act.point(null));
-  // A click made by a script or a screen reader comes without a pointer.
+  // A finger selects when it has tapped, not when it begins to scroll; a screen reader clicks
+  // without any pointer.
   node.addEventListener("click", (event) => {
     const index = indexUnder(event);
-    if (index >= 0 && event.detail === 0) act.pick(index, event.shiftKey);
+    if (index >= 0 && event.pointerType !== "mouse") act.pick(index, event.shiftKey);
   });
   let scheduled = false;
   node.addEventListener("scroll", () => {

@@ -58,17 +58,14 @@ function appendVisible(node, text) {
   }
 }
 
-// A token's span, and what stands around it: a leading space before, line breaks after, so that
-// neighbouring marks do not run together and no break falls inside a mark.
-function tokenNodes(text) {
+function tokenSpan(text) {
   const span = make("span", "tok");
   span.setAttribute("role", "option");
-  const hasSpacer = /^ \S/.test(text);
-  appendVisible(span, hasSpacer ? text.slice(1) : text);
-  const breaks = /\n*$/.exec(text)[0].length;
-  return {
-    span,
-    before: hasSpacer ? [" "] : [],
-    after: Array.from({ length: breaks }, () => make("br")),
-  };
+  appendVisible(span, hasSpacer(text) ? text.slice(1) : text);
+  return span;
 }
+
+// A leading space stands before the span and line breaks after it, so that the marks of
+// neighbours do not run together and no break falls inside a mark.
+const hasSpacer = (text) => /^ \S/.test(text);
+const breaksAfter = (text) => /\n*$/.exec(text)[0].length;

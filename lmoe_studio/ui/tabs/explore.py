@@ -33,8 +33,10 @@ _MODEL = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-_STORAGE = "lmoe-studio"  # also the "secret": it keeps a text over a restart, and hides nothing
+_STORAGE = "lmoe-studio"
+"""Prefix of what the browser keeps; also its fixed "secret", so that a restart loses nothing."""
 _MOST_CHARACTERS = 500_000
+_MOST_KEPT = 100_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def build(page: Page) -> Follower:
     _wire_memory(page, parts)
     _wire_workbench(page, parts)
     _wire_export(page, parts)
-    return Follower([parts.notice, parts.run, parts.workbench], _on_source)
+    return Follower([parts.notice, parts.cut, parts.run, parts.workbench], _on_source)
 
 
 def _lay_out() -> Parts:
@@ -71,7 +73,7 @@ def _lay_out() -> Parts:
             label="Text to trace",
             placeholder="Type or paste a text: prose, code, a question…",
             lines=4,
-            max_lines=12,
+            max_lines=8,
             max_length=_MOST_CHARACTERS,
             autofocus=True,
             scale=8,
@@ -147,22 +149,25 @@ def _wire_trace(page: Page, parts: Parts) -> None:
 
 def _on_source(state: SourceState) -> list[Any]:
     """Notice, button and workbench as a bank comes, goes or fails to load."""
+    no_cut = gr.update(visible=False)
     if state.studio is not None:
-        return ["", gr.update(interactive=True), gr.update(visible=True)]
+        return ["", no_cut, gr.update(interactive=True), gr.update(visible=True)]
     if state.problem is not None:
         notice = panels.panel("problem", "The bank could not be loaded", state.problem)
     else:
         title = "Loading the base model and its experts"
         notice = panels.panel("loading", title, state.progress or "")
-    return [notice, gr.update(interactive=False), gr.update(visible="hidden")]
+    return [notice, no_cut, gr.update(interactive=False), gr.update(visible="hidden")]
 
 
 def _wire_memory(page: Page, parts: Parts) -> None:
     """Bring back what was typed and shown when the page is reloaded."""
-    # The text stays in the browser: what is typed must not wait for the server.
-    parts.prompt.change(None, parts.prompt, parts.text, js="(text) => text", **_QUIET)
-    keep = "(saved, typed) => typed || saved || ''"
-    page.app.load(None, [parts.text, parts.prompt], parts.prompt, js=keep, **_QUIET)
+    # The text stays in the browser: what is typed must not wait for the server. A very long one is
+    # not kept, as it would be stored anew with every key.
+    keep = f"(text) => text.length <= {_MOST_KEPT} ? text : ''"
+    parts.prompt.change(None, parts.prompt, parts.text, js=keep, **_QUIET)
+    bring_back = "(saved, typed) => typed || saved || ''"
+    page.app.load(None, [parts.text, parts.prompt], parts.prompt, js=bring_back, **_QUIET)
 
     def _on_open(key: object, request: gr.Request) -> list[Any]:
         trace = page.traces.get(user_of(request), key)
@@ -208,6 +213,10 @@ def _wire_export(page: Page, parts: Parts) -> None:
 
     press = "() => document.querySelector('#export-file')?.click()"
     outputs = [parts.file, parts.notice]
-    for button, kind in ((parts.csv, "csv"), (parts.parquet, "parquet")):
+    kinds: tuple[tuple[gr.Button, TraceFormat], ...] = (
+        (parts.csv, "csv"),
+        (parts.parquet, "parquet"),
+    )
+    for button, kind in kinds:
         made = button.click(_exporter(kind), parts.trace_id, outputs, api_visibility="private")
         made.then(None, js=press, **_QUIET)

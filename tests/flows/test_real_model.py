@@ -1,0 +1,136 @@
+"""The routed model on the real SmolLM2, against PEFT, and the demo bank on fresh text."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from held_out_texts import TEXTS
+from peft import PeftModel
+
+from analysis import routing_frame, specialisation
+from lmoe_studio.base_models import load_base
+from lmoe_studio.experts.files import find_bank, load_bank
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.studio import Studio
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+EXACT = {"atol": 1e-4, "rtol": 0}
+TEXT = "SELECT name FROM users WHERE id = 3;\nLa soupe est prête. def f(x): return x"
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def ids(studio) -> torch.Tensor:
+    return studio.tokenizer(TEXT, return_tensors="pt").input_ids
+
+
+@pytest.fixture(scope="module")
+def peft() -> PeftModel:
+    """Plain PEFT around a base of its own, with every expert of the demo bank loaded."""
+    folder = find_bank("demo") / "experts"
+    names = load_bank("demo").expert_names
+    model = PeftModel.from_pretrained(load_base(device="cpu").model, str(folder / names[0]), names[0])
+    for name in names[1:]:
+        model.load_adapter(str(folder / name), name)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_solo_equals_each_adapter_in_plain_peft(studio, peft, ids):
+    for name in studio.bank.expert_names:
+        peft.set_adapter(name)
+        solo = studio.model(ids, plan=RoutingPlan([Override.solo(name)])).logits
+        torch.testing.assert_close(solo, peft(ids).logits, **EXACT)
+
+
+@torch.no_grad()
+def test_a_bank_of_one_expert_equals_its_adapter_in_plain_peft(peft, ids):
+    bank = load_bank("demo")
+    one = type(bank)(bank.name, bank.base, bank.experts[1:2])  # a fresh router: one weight, 1
+    model = MixtureModel(load_base(device="cpu").model, one).eval()
+    peft.set_adapter(one.expert_names[0])
+    torch.testing.assert_close(model(ids).logits, peft(ids).logits, **EXACT)
+
+
+@torch.no_grad()
+def test_a_static_blend_equals_pefts_own_merged_adapter(studio, peft, ids):
+    blend = {"sql": 0.5, "french": 0.3, "recipes": 0.2}
+    peft.add_weighted_adapter(list(blend), list(blend.values()), "blended", "cat")
+    peft.set_adapter("blended")
+    plan = RoutingPlan([Override.blend(blend)])
+    torch.testing.assert_close(studio.model(ids, plan=plan).logits, peft(ids).logits, **EXACT)
+    peft.delete_adapter("blended")
+
+
+@torch.no_grad()
+def test_bypass_is_bit_equal_to_the_base_model(studio, ids):
+    plain = load_base(device="cpu").model(ids).logits
+    plan = RoutingPlan([Override.bypass()])
+    assert torch.equal(studio.model(ids, plan=plan).logits, plain)
+
+
+@torch.no_grad()
+def test_replaying_a_trace_gives_its_logits(studio, ids):
+    plan = RoutingPlan([Override.boost({"french": 2}, tokens=range(5, 12))])
+    trace = studio.trace(TEXT, plan=plan)
+    weights = torch.from_numpy(trace.routing_weights)[None]
+    replayed = studio.model(ids, routing_weights=weights).logits
+    torch.testing.assert_close(replayed, studio.model(ids, plan=plan).logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_bfloat16_traces_match_float32_within_its_precision(studio):
+    base = load_base(device="cpu", dtype="bfloat16")
+    half = Studio(base, load_bank("demo"))
+    assert half.card.dtype == "bfloat16"
+    exact, rough = studio.trace(TEXT), half.trace(TEXT)
+    difference = np.abs(exact.routing_weights - rough.routing_weights)
+    assert difference.mean() < 0.01
+    assert np.quantile(difference, 0.99) < 0.1
+    assert np.nanmean(np.abs(exact.logprobs - rough.logprobs)) < 0.1
+
+
+@pytest.fixture(scope="module")
+def fresh_traces(studio):
+    """label → traces with the router, and summed log-probabilities under the base model."""
+    bypass = RoutingPlan([Override.bypass()])
+    return {
+        label: [(studio.trace(text), studio.trace(text, plan=bypass)) for text in texts]
+        for label, texts in TEXTS.items()
+    }
+
+
+def test_the_demo_bank_beats_the_base_on_fresh_text_of_every_skill(fresh_traces):
+    for label, pairs in fresh_traces.items():
+        routed, base = (
+            -np.concatenate([pair[side].logprobs[1:] for pair in pairs]).mean() for side in (0, 1)
+        )
+        print(f"{label:14} base {base:.3f}  bank {routed:.3f}")
+        assert routed < base, label
+
+
+def test_the_demo_banks_routing_separates_the_skills(fresh_traces):
+    traces = [(label, pair[0]) for label, pairs in fresh_traces.items() for pair in pairs]
+    frame = routing_frame([trace for _, trace in traces])
+    frame["label"] = pd.Series([label for label, _ in traces])[frame["sequence"]].to_numpy()
+    result = specialisation(frame)
+    upper = result[result["layer"] >= 15]
+    print(result.round(3).to_string())
+    assert (upper["p_value"] < 0.01).all()
+    assert upper["information"].mean() > 2 * upper["baseline_95"].mean()
+
+
+def test_the_demo_bank_is_small_and_says_how_it_was_made():
+    folder = find_bank("demo")
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
+    bank = load_bank("demo")
+    assert bank.training is not None
+    held_out = bank.training["held_out"]
+    assert all(held_out["bank"][name] < held_out["base"][name] for name in bank.expert_names)
+    card = (folder / "README.md").read_text()
+    assert all(name in card for name in bank.expert_names)
