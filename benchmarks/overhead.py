@@ -24,6 +24,7 @@ from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.tracing.recorder import record_prompt
+from lmoe_studio.tracing.token_texts import TokenTexts
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -74,7 +75,7 @@ def main() -> None:
     lora = plain_lora(bases[2], 64)
     ids = torch.randint(0, 40000, (1, options.tokens))
     tokens = ids[0].tolist()
-    tokenizer = bases[0].tokenizer
+    texts = TokenTexts(bases[0].tokenizer)
 
     def forward(run: Callable[[], object]) -> Callable[[], object]:
         return torch.inference_mode()(run)
@@ -85,7 +86,7 @@ def main() -> None:
             "PEFT LoRA, rank 64": forward(lambda: lora(ids)),
             "L-MoE 8 × rank 8": forward(lambda: model(ids)),
             "L-MoE, weights recorded": forward(lambda: model(ids, record=True)),
-            "L-MoE, full trace with token scores": lambda: record_prompt(model, tokenizer, tokens),
+            "L-MoE, full trace with token scores": lambda: record_prompt(model, texts, tokens),
         },
         options.rounds,
     )

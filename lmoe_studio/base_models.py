@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from lmoe_studio.errors import BaseModelError, StorageError
 
@@ -93,7 +95,8 @@ def load_base(
     source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
     on_progress(f"Loading {base}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
+        with _no_bars():  # of tensors read; a download from the hub still shows its own
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BaseModelError(_why_not_loaded(base, error)) from None
@@ -176,6 +179,17 @@ def embedded_folder(on_progress: Progress = silent) -> Path:
             "set LMOE_CACHE to a folder with room."
         ) from None
     return folder
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _convert(gguf: Path, folder: Path) -> None:

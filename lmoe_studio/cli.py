@@ -45,7 +45,7 @@ def main() -> None:
     except LMoEError as error:
         if debug:
             raise
-        messages.print(f"[red]Error:[/] {_plain(str(error))}", soft_wrap=True)
+        _say(f"[red]Error:[/] {_plain(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -109,7 +109,7 @@ def _trace(
         return
     _write_trace(trace, out)
     shape = " × ".join(map(str, trace.routing_weights.shape))
-    messages.print(f"Wrote {out}: {shape} routing weights (positions × sites × experts).")
+    _say(f"Wrote {out}: {shape} routing weights (positions × sites × experts).")
 
 
 @app.command("train", epilog="Example: `lmoe train examples/skills/demo.yaml`")
@@ -165,7 +165,7 @@ def _import(
         )
         MixtureModel(model.model, bank)  # whatever does not fit says so here
     save_bank(bank, out)
-    messages.print(f"Wrote {out}: {len(folders)} experts, {bank.router} router.")
+    _say(f"Wrote {out}: {len(folders)} experts, {bank.router} router.")
 
 
 @app.command("inspect", epilog="Example: `lmoe inspect demo --json`")
@@ -291,6 +291,10 @@ def _name_and_folder(item: str) -> tuple[str, str]:
     if not (name and equals and folder):
         raise ConfigError(f"--expert '{item}': write NAME=FOLDER, for example sql=loras/sql.")
     return name, folder
+
+
+def _say(text: str) -> None:
+    messages.print(text, soft_wrap=True)
 
 
 def _plain(text: str) -> str:

@@ -13,6 +13,7 @@ from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recorder import record_prompt
 from lmoe_studio.tracing.records import RoutingTrace
+from lmoe_studio.tracing.token_texts import TokenTexts
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Studio:
             )
         self.bank = bank
         self.tokenizer = base.tokenizer
+        self._texts = TokenTexts(base.tokenizer)
         self.context_length = base.context_length
         self.model = MixtureModel(base.model, bank).eval()
         self._one_at_a_time = threading.Lock()
@@ -121,7 +123,7 @@ class Studio:
         with self._one_at_a_time:
             return record_prompt(
                 self.model,
-                self.tokenizer,
+                self._texts,
                 ids,
                 plan=plan,
                 alternatives=alternatives,

@@ -34,7 +34,9 @@ def peft() -> PeftModel:
     """Plain PEFT around a base of its own, with every expert of the demo bank loaded."""
     folder = find_bank("demo") / "experts"
     names = load_bank("demo").expert_names
-    model = PeftModel.from_pretrained(load_base(device="cpu").model, str(folder / names[0]), names[0])
+    model = PeftModel.from_pretrained(
+        load_base(device="cpu").model, str(folder / names[0]), names[0]
+    )
     for name in names[1:]:
         model.load_adapter(str(folder / name), name)
     return model.eval()

@@ -12,7 +12,8 @@ from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ContextLengthError, PlanError, StorageError, TextError
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.files import load_trace, save_trace
-from lmoe_studio.tracing.recorder import token_texts
+from lmoe_studio.tracing.recorder import score_tokens
+from lmoe_studio.tracing.token_texts import TokenTexts
 
 TEXT = "SELECT naïve\n— 日本 🎉 {{x}}"
 
@@ -30,6 +31,16 @@ def test_scores_are_those_of_the_logits():
     np.testing.assert_array_equal(trace.alternative_ids[1:], log_p.topk(3).indices)
     entropy = torch.distributions.Categorical(logits=log_p).entropy()
     np.testing.assert_allclose(trace.entropies[1:], entropy, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", [259, 128 * 40])
+def test_the_search_for_the_likeliest_tokens_is_exact(vocab):
+    generator = torch.Generator().manual_seed(vocab)
+    logits = torch.randn(300, vocab, generator=generator)
+    scores = score_tokens(logits, torch.randint(vocab, (300,), generator=generator), 5)
+    best = logits[:-1].log_softmax(-1).topk(5)
+    np.testing.assert_array_equal(scores.alternative_ids[1:], best.indices)
+    np.testing.assert_allclose(scores.alternative_logprobs[1:], best.values, atol=1e-5)
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
@@ -97,7 +108,7 @@ def test_a_trace_in_another_format_is_refused(tmp_path):
 
 def test_token_texts_add_up_to_the_text():
     tokenizer = make_tiny_tokenizer()
-    texts = token_texts(tokenizer, tokenizer("aé日🎉b")["input_ids"])
+    texts = TokenTexts(tokenizer).sequence(tokenizer("aé日🎉b")["input_ids"])
     assert texts == ("a", "�", "é", "�", "�", "日", "�", "�", "�", "🎉", "b")
 
 

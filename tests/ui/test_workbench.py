@@ -113,7 +113,7 @@ def test_a_selection_links_all_views_and_brings_exact_numbers(show):
         arg=",".join(values),
     )
     assert "token 2 · layer 4 · id 2" in page.inner_text(".place")
-    assert page.locator(".bar .norm").nth(1).inner_text() == f"{trace.contributions[2, 4, 0]:.3g}"
+    assert page.locator(".bar .norm").nth(1).inner_text() == f"{trace.contributions[2, 4, 0]:.3f}"
     assert page.locator(".ranking li").count() == 5
     assert page.locator(".cross.column").is_visible()
     assert page.locator(".cross.row").is_visible()

@@ -120,7 +120,7 @@ function makeDetail(view, act) {
     cell.weights.forEach((weight, k) => {
       rows[k].value.textContent = weight.toFixed(4);
       rows[k].value.classList.remove("rough");
-      if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toPrecision(3);
+      if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toFixed(3);
     });
     if (cell.token_id !== null) place.textContent += ` · id ${cell.token_id}`;
   }

@@ -1,0 +1,159 @@
+"""The `lmoe` command, run as a person runs it, on a tiny base model in a folder."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
+
+from lmoe_studio.cli import main
+from lmoe_studio.experts.files import load_bank, save_bank
+from lmoe_studio.tracing.files import load_trace
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    make_tiny_base().save_pretrained(folder)
+    make_tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bank(base, tmp_path_factory):
+    bank = make_bank(make_tiny_base(), base_id=str(base))
+    return save_bank(bank, tmp_path_factory.mktemp("banks") / "tiny")
+
+
+@pytest.fixture
+def lmoe(monkeypatch, capsys):
+    """Run a command line; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lmoe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out = capsys.readouterr()
+        return stopped.value.code or 0, out.out, out.err
+
+    return run
+
+
+def is_one_sentence(err):
+    return (
+        err.startswith("Error: ") and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+    )
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors", ".csv"])
+def test_trace_writes_a_file(lmoe, bank, tmp_path, suffix):
+    out = tmp_path / f"trace{suffix}"
+    code, stdout, err = lmoe(
+        "trace", "--bank", bank, "--text", "hello", "--out", out, "--device", "cpu"
+    )
+    assert (code, stdout) == (0, "")
+    assert "5 × 3 × 3 routing weights" in err
+    if suffix == ".csv":
+        assert len(pd.read_csv(out)) == 45
+    else:
+        assert load_trace(out).text == "hello"
+
+
+def test_trace_without_a_file_prints_a_table(lmoe, bank):
+    code, stdout, _ = lmoe("trace", "--bank", bank, "--text", "a[b]", "--device", "cpu")
+    assert code == 0
+    assert "top expert" in stdout
+    assert "[" in stdout
+
+
+def test_inspect_prints_json_and_a_table(lmoe, bank):
+    code, stdout, _ = lmoe("inspect", bank, "--json")
+    assert code == 0
+    assert [item["name"] for item in json.loads(stdout)["experts"]] == ["sql", "prose", "math"]
+    code, stdout, _ = lmoe("inspect", bank)
+    assert "prose" in stdout
+
+
+def test_import_makes_a_bank_that_can_be_traced(lmoe, base, bank, tmp_path):
+    experts = [f"--expert={name}={bank / 'experts' / name}" for name in ("sql", "math")]
+    code, _, err = lmoe("import", "--base", base, *experts, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert load_bank(tmp_path / "mine").router.kind == "arrow"
+    code, _, err = lmoe(
+        "trace", "--bank", tmp_path / "mine", "--text", "x", "--out", tmp_path / "t.parquet"
+    )
+    assert code == 0, err
+
+
+def test_train_writes_a_bank(lmoe, base, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "' + name * 300 + '"}\n' * 1)
+    config = {
+        "name": "two", "base": str(base), "out": "two", "steps": 2, "sequence_length": 32, "rank": 2,
+        "skills": [{"name": n, "train": [f"{n}.jsonl"]} for n in ("a", "b")], "device": "cpu",
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, _, err = lmoe("train", tmp_path / "config.json", "--seed", "3")
+    assert code == 0, err
+    assert "Held-out loss" in err
+    training = load_bank(tmp_path / "two").training
+    assert training is not None
+    assert training["config"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "demmo"], "There is no bank 'demmo'"),
+        (["trace", "--bank", "BANK", "--text", "  "], "The text is blank"),
+        (["trace", "--bank", "BANK", "--text", "x" * 200], "200 tokens and this model reads at most"),
+        (["trace", "--bank", "BANK", "--text", "x", "--out", "t.xlsx"], "end the name in .parquet"),
+        (["trace", "--bank", "BANK", "--file", "no-such-file"], "no-such-file cannot be read"),
+        (["trace", "--bank", "BANK", "--text", "x", "--device", "warp"], "Device 'warp' is not"),
+        (["train", "no-such.yaml"], "no-such.yaml cannot be read"),
+        (["import", "--expert", "sql", "--out", "x"], "write NAME=FOLDER"),
+        (["import", "--base", "BASE", "--expert", "a=nowhere", "--out", "x"], "nowhere"),
+        (["import", "--base", "no/such-model", "--expert", "a=b", "--out", "x"], "no/such-model"),
+        (["trace", "--bank", "BANK", "--base", "smollm2-135m-instruct", "--text", "x"], "another"),
+    ],
+)  # fmt: skip
+def test_a_mistake_ends_in_one_sentence(lmoe, base, bank, arguments, message):
+    places = {"BANK": bank, "BASE": base}
+    code, stdout, err = lmoe(*(places.get(a, a) for a in arguments))
+    assert (code, stdout) == (1, "")
+    assert is_one_sentence(err), err
+    assert message in err
+
+
+def test_help_answers_without_importing_torch_or_gradio():
+    check = (
+        "import sys; from typer.testing import CliRunner; from lmoe_studio.cli import app; "
+        "result = CliRunner().invoke(app, ['--help']); assert 'inspect' in result.output; "
+        "assert not {'torch', 'gradio', 'transformers'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_importing_the_package_brings_no_gradio():
+    check = (
+        "import sys, lmoe_studio as lmoe; lmoe.Studio, lmoe.run_training; "
+        "assert not {'gradio', 'plotly'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_public_names_are_the_intended_list():
+    import lmoe_studio
+
+    assert all(getattr(lmoe_studio, name) is not None for name in lmoe_studio.__all__)
+    assert lmoe_studio.__all__ == sorted(lmoe_studio.__all__)
+    assert set(lmoe_studio.__all__) == {*lmoe_studio._HOME, "__version__"}
+
+
+def test_every_command_has_help_with_an_example(lmoe):
+    for command in ("app", "trace", "train", "import", "inspect"):
+        code, stdout, _ = lmoe(command, "--help")
+        assert code == 0
+        assert "Example" in stdout
