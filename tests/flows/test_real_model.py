@@ -66,7 +66,6 @@ def test_a_static_blend_equals_pefts_own_merged_adapter(studio, peft, ids):
     peft.set_adapter("blended")
     plan = RoutingPlan([Override.blend(blend)])
     torch.testing.assert_close(studio.model(ids, plan=plan).logits, peft(ids).logits, **EXACT)
-    peft.delete_adapter("blended")
 
 
 @torch.no_grad()
