@@ -1,7 +1,7 @@
 """Traces become tidy frames. The columns of both frames are documented here."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 PHASES = ["prompt", "generated"]
 
 
-class TraceLike(Protocol):
-    """What a frame needs of a trace; `lmoe_studio.tracing.records.RoutingTrace` has it all.
+class RoutingLike(Protocol):
+    """What a routing frame needs of a trace; `lmoe_studio.tracing.records.RoutingTrace` has it.
 
     Arrays are `[position, site, expert]` or `[position]`; a site is a decoder block, or a linear
     layer of one where every linear layer has a router of its own.
@@ -43,6 +43,11 @@ class TraceLike(Protocol):
     def overridden(self) -> NDArray[Any]: ...
     @property
     def contributions(self) -> NDArray[Any] | None: ...
+
+
+class TraceLike(RoutingLike, Protocol):
+    """What a token frame needs beside that: how likely the model held each token."""
+
     @property
     def logprobs(self) -> NDArray[Any]: ...
     @property
@@ -51,8 +56,11 @@ class TraceLike(Protocol):
     def entropies(self) -> NDArray[Any]: ...
 
 
+_Trace = TypeVar("_Trace", bound=RoutingLike)
+
+
 def routing_frame(
-    traces: TraceLike | Sequence[TraceLike], *, special_tokens: bool = True
+    traces: RoutingLike | Sequence[RoutingLike], *, special_tokens: bool = True
 ) -> pd.DataFrame:
     """One row for each position × layer × expert (× module, where every module has a router).
 
@@ -62,10 +70,11 @@ def routing_frame(
 
     Returns:
         run (str), sequence (int64: place among `traces`), position (int32), phase (category:
-        prompt, generated), token_id (int32), token (str), layer (int16), module (category; only
-        with a router for each module), expert (category, in the bank's order), logit, prob, weight
-        (float32: the router's score, its probability, what was applied), overridden (bool: a plan
-        changed this cell), contribution (float32; only where it was recorded).
+        prompt, generated), token_id (int32), token (str), special (bool: one of the tokenizer's
+        special tokens), layer (int16), module (category; only with a router for each module),
+        expert (category, in the bank's order), logit, prob, weight (float32: the router's score,
+        its probability, what was applied), overridden (bool: a plan changed this cell),
+        contribution (float32; only where it was recorded).
     """
     frames = [
         _routing_rows(trace, sequence, special_tokens)
@@ -131,10 +140,11 @@ def weight_entropy(weights: NDArray[Any]) -> NDArray[np.float32]:
     return -(share * logs).sum(axis=-1)
 
 
-def _routing_rows(trace: TraceLike, sequence: int, special_tokens: bool) -> pd.DataFrame:
+def _routing_rows(trace: RoutingLike, sequence: int, special_tokens: bool) -> pd.DataFrame:
     positions, sites, experts = trace.routing_weights.shape
     cells = sites * experts
     columns = _token_columns(trace, sequence, cells)
+    columns["special"] = np.repeat(trace.special, cells)
     columns["layer"] = np.tile(
         np.repeat(np.asarray(trace.site_layers, np.int16), experts), positions
     )
@@ -158,10 +168,10 @@ def _routing_rows(trace: TraceLike, sequence: int, special_tokens: bool) -> pd.D
     frame = pd.DataFrame(columns)
     if special_tokens:
         return frame
-    return frame[~np.repeat(trace.special, cells)].reset_index(drop=True)
+    return frame[~frame["special"]].reset_index(drop=True)
 
 
-def _token_columns(trace: TraceLike, sequence: int, repeat: int) -> dict[str, Any]:
+def _token_columns(trace: RoutingLike, sequence: int, repeat: int) -> dict[str, Any]:
     count = len(trace.token_ids)
     texts = pd.array(list(trace.tokens), dtype="str")
     return {
@@ -178,7 +188,7 @@ def _categories(codes: NDArray[Any], names: Sequence[str]) -> Any:
     return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(names)))  # pyright: ignore[reportCallIssue, reportArgumentType]  (pandas-stubs knows lists only)
 
 
-def _as_list(traces: TraceLike | Sequence[TraceLike]) -> list[TraceLike]:
+def _as_list(traces: _Trace | Sequence[_Trace]) -> list[_Trace]:
     found = list(traces) if isinstance(traces, Sequence) else [traces]
     if not found:
         raise ValueError("there is no trace to make a frame of; give at least one")

@@ -21,7 +21,9 @@ def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
     """
     guarded = frame.rename(columns=_guarded)
     for name in guarded.columns:
-        if not pd.api.types.is_numeric_dtype(guarded[name]):
+        if isinstance(guarded[name].dtype, pd.CategoricalDtype):  # each text once, not each cell
+            guarded[name] = guarded[name].cat.rename_categories(_guarded).astype(object)
+        elif not pd.api.types.is_numeric_dtype(guarded[name]):
             guarded[name] = guarded[name].astype(object).map(_guarded)
     return guarded
 

@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from lmoe_studio.errors import LMoEError
     from lmoe_studio.experts.bank import Expert, ExpertBank
     from lmoe_studio.experts.files import load_bank, save_bank
+    from lmoe_studio.experts.merge import merge_blend
+    from lmoe_studio.generation.comparison import Comparison
+    from lmoe_studio.generation.text import Generation
     from lmoe_studio.mixture import MixtureModel
-    from lmoe_studio.routing.plan import Override, RoutingPlan
+    from lmoe_studio.routing.plan import (
+        Override,
+        RegexMatch,
+        RoutingPlan,
+        Span,
+        Steps,
+        TextMatch,
+    )
     from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.files import load_trace, save_trace
     from lmoe_studio.tracing.records import RoutingTrace
@@ -26,37 +36,51 @@ if TYPE_CHECKING:
 
 # A name is imported when it is first asked for: `lmoe --help` and the page need not wait for torch.
 _HOME = {
+    "Comparison": "generation.comparison",
     "Expert": "experts.bank",
     "ExpertBank": "experts.bank",
+    "Generation": "generation.text",
     "LMoEError": "errors",
     "MixtureModel": "mixture",
     "Override": "routing.plan",
+    "RegexMatch": "routing.plan",
     "RouterSettings": "config",
     "RoutingPlan": "routing.plan",
     "RoutingTrace": "tracing.records",
+    "Span": "routing.plan",
+    "Steps": "routing.plan",
     "Studio": "studio",
+    "TextMatch": "routing.plan",
     "TrainingConfig": "training.config",
     "load_bank": "experts.files",
     "load_trace": "tracing.files",
+    "merge_blend": "experts.merge",
     "run_training": "training.run",
     "save_bank": "experts.files",
     "save_trace": "tracing.files",
 }
 
 __all__ = [
+    "Comparison",
     "Expert",
     "ExpertBank",
+    "Generation",
     "LMoEError",
     "MixtureModel",
     "Override",
+    "RegexMatch",
     "RouterSettings",
     "RoutingPlan",
     "RoutingTrace",
+    "Span",
+    "Steps",
     "Studio",
+    "TextMatch",
     "TrainingConfig",
     "__version__",
     "load_bank",
     "load_trace",
+    "merge_blend",
     "run_training",
     "save_bank",
     "save_trace",

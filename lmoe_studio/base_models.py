@@ -95,7 +95,7 @@ def load_base(
     source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
     on_progress(f"Loading {base}")
     try:
-        with _no_bars():  # of tensors read; a download from the hub still shows its own
+        with no_bars():  # of tensors read; a download from the hub still shows its own
             model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -182,7 +182,8 @@ def embedded_folder(on_progress: Progress = silent) -> Path:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
+    """Without the bars that transformers shows for tensors read and written."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -26,8 +26,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = "; ".join(_sentence(cls, item) for item in error.errors())
-            raise ConfigError(f"{source}: {problems}.") from None
+            raise ConfigError(f"{source}: {explain(cls, error)}.") from None
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -95,6 +94,11 @@ class RouterSettings(Config):
         if self.top_k:
             parts.append(f"top {self.top_k}" + ("" if self.renormalise else ", not renormalised"))
         return ", ".join(parts)
+
+
+def explain(cls: type[BaseModel], error: ValidationError) -> str:
+    """The mistakes that a model found, one clause each."""
+    return "; ".join(_sentence(cls, item) for item in error.errors())
 
 
 def _sentence(cls: type[BaseModel], item: Any) -> str:

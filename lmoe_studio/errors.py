@@ -53,13 +53,24 @@ class ContextLengthError(TextError):
     Attributes:
         tokens: how many tokens the text has.
         limit: how many the model can read.
+        new_tokens: how many more were to be written.
     """
 
-    def __init__(self, tokens: int, limit: int) -> None:
-        super().__init__(
-            f"The text has {tokens:,} tokens and this model reads at most {limit:,}; "
-            f"shorten it, or ask for it to be cut to the first {limit:,} tokens."
-        )
+    def __init__(self, tokens: int, limit: int, new_tokens: int = 0) -> None:
+        if new_tokens:
+            room = limit - tokens
+            less = f"ask for at most {room:,} new ones, or shorten it" if room > 0 else "shorten it"
+            message = (
+                f"The prompt has {tokens:,} tokens and {new_tokens:,} more are to be written, "
+                f"together more than the {limit:,} that this model reads; {less}."
+            )
+        else:
+            message = (
+                f"The text has {tokens:,} tokens and this model reads at most {limit:,}; "
+                f"shorten it, or ask for it to be cut to the first {limit:,} tokens."
+            )
+        super().__init__(message)
+        self.new_tokens = new_tokens
         self.tokens = tokens
         self.limit = limit
 

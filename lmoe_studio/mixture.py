@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -26,7 +26,7 @@ from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
-from lmoe_studio.routing.router import RouterOutput, TokenBatch
+from lmoe_studio.routing.router import Router, RouterOutput, RouterSpec, TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -107,7 +107,7 @@ class MixtureModel(nn.Module):
         *,
         plan: PlanArgument = None,
         routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
-        generated: Bool[Tensor, "batch seq"] | None = None,
+        steps: Int[Tensor, "batch seq"] | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         record: bool = False,
@@ -122,7 +122,8 @@ class MixtureModel(nn.Module):
             plan: what to change about the routing.
             routing_weights: weights to apply instead of the routers' and any plan's, for example
                 those of a trace.
-            generated: which of these tokens the model wrote itself; none if left out.
+            steps: how many tokens the model had written before each of these, -1 for those of the
+                prompt; left out, all are of the prompt.
             past_key_values: cache of the tokens before these.
             use_cache: give a cache back.
             record: give the routing back.
@@ -133,7 +134,7 @@ class MixtureModel(nn.Module):
             PlanError: the plan does not fit this bank, or there is not one a row.
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        tokens = _token_batch(input_ids, attention_mask, generated, past)
+        tokens = _token_batch(input_ids, attention_mask, steps, past)
         call = _Call(
             tokens=tokens,
             plan=self._compile(plan, tokens),
@@ -182,6 +183,17 @@ class MixtureModel(nn.Module):
         }
         return replace(self.bank, experts=experts, router_state=state or self.bank.router_state)
 
+    def base_state(self) -> dict[str, Tensor]:
+        """The base model's own parameters and buffers under its own names."""
+        own = {}
+        for name, tensor in self.base.state_dict().items():
+            module, _, rest = name.rpartition(".base.")
+            if module in self.bank_layers:
+                own[f"{module}.{rest}"] = tensor
+            elif name.rpartition(".")[0] not in self.bank_layers:
+                own[name] = tensor
+        return own
+
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute blocks in the backward pass, with the routing weights of the forward pass."""
         self.base.activation_checkpointing_enable(**options)
@@ -223,15 +235,14 @@ class MixtureModel(nn.Module):
         routers = []
         for index, key in enumerate(self._router_keys()):
             module = self.sites[index].module
-            state = self._router_state(key, module)
-            router = kind.build(
+            spec = RouterSpec(
                 self.bank.router,
                 experts=self.bank.expert_names,
                 d_in=self.bank_layers[module].lora_a.shape[1] if module else embeddings.shape[1],
-                state=state,
+                state=self._router_state(key, module),
             )
             place = self.bank_layers[module].lora_a if module else embeddings
-            routers.append(router.to(place.device))
+            routers.append(kind(spec).to(place.device))
         return nn.ModuleList(routers)
 
     def _router_state(self, key: str, module: str | None) -> dict[str, Tensor]:
@@ -277,14 +288,16 @@ class MixtureModel(nn.Module):
         if index is None:
             return None
         output = call.shared or self.routers[index](hidden, call.tokens)
-        return _BlockMixing(call, call.settle(index, layer, output), None, site=index)
+        router = self.routers[0 if call.shared else index]
+        return _BlockMixing(call, call.settle(index, layer, output, router), None, site=index)
 
     def _route_module(
         self, call: "_Call", bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
         layer = int(self._layer_of[bank_layer.name] or 0)
         index = self._site_index[Site(layer, bank_layer.name)]
-        return index, call.settle(index, layer, self.routers[index](x, call.tokens))
+        router = self.routers[index]
+        return index, call.settle(index, layer, router(x, call.tokens), router)
 
     def _compile(self, plan: PlanArgument, tokens: TokenBatch) -> CompiledPlan | None:
         if plan is None:
@@ -311,13 +324,13 @@ class _Call:
     squares: dict[int, Tensor] | None
     shared: RouterOutput | None = None
 
-    def settle(self, site: int, layer: int, output: RouterOutput) -> Tensor:
+    def settle(self, site: int, layer: int, output: RouterOutput, router: nn.Module) -> Tensor:
         """The weights to apply at a site, noted down if somebody asked."""
         weights = output.weights
         if self.pinned is not None:
             weights = self.pinned[:, :, site].to(weights)
         elif self.plan is not None:
-            weights = self.plan.apply(layer, weights)
+            weights = self.plan.apply(layer, output, cast(Router, router).gate)
         if self.outputs is not None and site not in self.outputs:
             self.outputs[site] = (output, weights)
         return weights
@@ -387,7 +400,7 @@ class _BlockMixing:
 
 
 def _token_batch(
-    ids: Tensor, attention_mask: Tensor | None, generated: Tensor | None, past: int
+    ids: Tensor, attention_mask: Tensor | None, steps: Tensor | None, past: int
 ) -> TokenBatch:
     seq = ids.shape[1]
     if attention_mask is None:
@@ -396,6 +409,6 @@ def _token_batch(
     else:
         positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -seq:]
         is_token = attention_mask[:, -seq:].bool()
-    if generated is None:
-        generated = torch.zeros_like(is_token)
-    return TokenBatch(ids, positions, is_token, generated)
+    if steps is None:
+        steps = torch.full_like(ids, -1)
+    return TokenBatch(ids, positions, is_token, steps)

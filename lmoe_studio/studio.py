@@ -1,17 +1,30 @@
 """Studio: holds a loaded L-MoE; the verbs that the interface, the command line and notebooks share."""
 
-import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import pandas as pd
 
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
-from lmoe_studio.errors import BaseMismatchError, ContextLengthError, TextError
+from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, shipped_banks
+from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
+from lmoe_studio.generation.author import Author, StopSignal
+from lmoe_studio.generation.comparison import Comparison
+from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
+from lmoe_studio.generation.turns import Turns
+from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.routing.plan import RoutingPlan
-from lmoe_studio.tracing.recorder import record_prompt
+from lmoe_studio.routing.check import plan_notes
+from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.tracing.composition import composition_gap
+from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
+from lmoe_studio.tracing.corpus_files import CorpusFile, CorpusTexts
+from lmoe_studio.tracing.corpus_parts import CorpusRun
+from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -63,7 +76,14 @@ class Studio:
         self._texts = TokenTexts(base.tokenizer)
         self.context_length = base.context_length
         self.model = MixtureModel(base.model, bank).eval()
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = Turns()
+        self._author = Author(
+            self.model,
+            base.tokenizer,
+            self._texts,
+            context_length=base.context_length,
+            turn=self._one_at_a_time,
+        )
 
     @classmethod
     def load(
@@ -120,6 +140,8 @@ class Studio:
             PlanError: the plan does not fit this bank.
         """
         ids = self._read(text, max_tokens)
+        if plan is not None:
+            self._author.check(plan, length=len(ids))
         with self._one_at_a_time:
             return record_prompt(
                 self.model,
@@ -128,6 +150,228 @@ class Studio:
                 plan=plan,
                 alternatives=alternatives,
                 contributions=contributions,
+            )
+
+    def trace_corpus(
+        self,
+        corpus: Path | str | Sequence[str],
+        *,
+        out: Path | str,
+        labels: Sequence[object] | None = None,
+        text_column: str = "text",
+        label_column: str | None = None,
+        run: str | None = None,
+        plan: RoutingPlan | None = None,
+        max_tokens: int | None = None,
+        contributions: bool = False,
+        scores: bool = False,
+        on_progress: Callable[[CorpusProgress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> CorpusRun:
+        """Trace many texts in batches, into a folder of Parquet parts.
+
+            run = studio.trace_corpus("texts.jsonl", label_column="skill", out="runs/x")
+            specialisation(run.frame())        # or pandas.read_parquet("runs/x")
+
+        A run that was stopped or failed goes on where it was when the same call is made again.
+        Memory does not grow with the number of texts.
+
+        Args:
+            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves.
+            out: folder for this run and others that are to be read together.
+            labels: a label for each text, where the texts are given; None for one without.
+            text_column: column of the file that holds the texts.
+            label_column: column that holds their labels; None reads none.
+            run: name of the run, to keep several in one folder; made up unless given.
+            plan: what to change about the routing, in every text.
+            max_tokens: cut longer texts to this; to what the model can read they are cut anyway.
+            contributions: also keep how much each expert added.
+            scores: also keep the routers' logits and probabilities.
+            on_progress: hears after each batch how far the run is.
+            should_stop: asked before each batch; a run that is stopped keeps its finished parts.
+
+        Raises:
+            DataError: the corpus cannot be read, or holds no text.
+            ConfigError: the folder holds a run of another corpus, bank or options.
+            StorageError: a part cannot be written.
+            PlanError: the plan does not fit this bank.
+        """
+        if isinstance(corpus, str | Path):
+            if labels is not None:
+                raise ConfigError("Labels go with texts; for a file name its label_column.")
+            texts = CorpusFile(Path(corpus), text_column, label_column)
+        else:
+            texts = CorpusTexts(corpus, labels)
+        if plan is not None:
+            self._author.check(plan)
+        tracer = CorpusTracer(
+            self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
+        )
+        return tracer.run(
+            texts,
+            Path(out),
+            CorpusOptions(plan, max_tokens, contributions, scores),
+            run=run,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+
+    def bank_geometry(self) -> BankGeometry:
+        """How large the experts' updates are and how alike, module by module."""
+        return bank_geometry(self.bank)
+
+    def composition_gap(self, text: str, *, plan: RoutingPlan | None = None) -> pd.DataFrame:
+        """How far the compositions `factor` and `output` differ on a text: the cross terms.
+
+        Returns:
+            One row for each target linear: layer, module, output (norm of the update Σ w s B A x
+            over all positions), factor (that of (Σ w s B)(Σ w A) x), gap (norm of the difference
+            over that of `output`; 0 where one expert has all the weight).
+
+        Raises:
+            AdapterError: the experts have different ranks, so that `factor` does not exist.
+            TextError, ContextLengthError, PlanError: as in `trace`.
+        """
+        ids = self._read(text, None)
+        with self._one_at_a_time:
+            return composition_gap(
+                self.model, ids, plan=plan and settle_prompt(plan, self._texts, ids)
+            )
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        plan: PlanSource = None,
+        should_stop: StopSignal = None,
+        **options: Any,
+    ) -> Generation:
+        """Write a text after a prompt.
+
+        Args:
+            prompt: raw text, or with `chat=True` what the user says.
+            plan: what to change about the routing; a callable is asked before every step.
+            should_stop: ends the writing within one token.
+            options: those of `GenerationOptions`, such as `max_new_tokens=64`, `temperature`,
+                `seed`, `stop`, `chat`, `trace`.
+
+        Raises:
+            TextError: the prompt is blank, or the model has no chat template.
+            ContextLengthError: prompt and new tokens are more than the model can read.
+            PlanError: the plan does not fit this bank or this run.
+            ConfigError: an option is unknown or out of range.
+        """
+        pieces = self._author.write(prompt, [plan], should_stop, options)
+        return generate_texts(pieces, 1)[0]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        plan: PlanSource = None,
+        should_stop: StopSignal = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """The same, a piece for each token as it comes; nothing runs until the next is asked for.
+
+        Arguments and mistakes are those of `generate`, and mistakes are raised at once.
+        """
+        pieces = self._author.write(prompt, [plan], should_stop, options)
+        return (piece for [piece] in pieces if piece is not None)
+
+    def compare(
+        self,
+        prompt: str,
+        plans: Mapping[str, RoutingPlan | None],
+        *,
+        base: bool = True,
+        reference: str | None = None,
+        should_stop: StopSignal = None,
+        **options: Any,
+    ) -> Comparison:
+        """Write after the same prompt, with the same seed, under several plans, as one batch.
+
+        Args:
+            prompt: as for `generate`.
+            plans: by name; None is the router alone.
+            base: also run the base model, without experts, under the name "base".
+            reference: a text whose log-probability after the prompt is wanted under each plan.
+            should_stop: ends all of them within one token.
+            options: those of `generate`.
+
+        Raises:
+            TextError, ContextLengthError, PlanError, ConfigError: as for `generate`.
+        """
+        return self._author.compare(
+            prompt,
+            plans,
+            base=base,
+            reference=reference,
+            should_stop=should_stop,
+            options=options,
+        )
+
+    def sweep(
+        self,
+        prompt: str,
+        expert: str,
+        *,
+        strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        plan: RoutingPlan | None = None,
+        layers: Any = None,
+        tokens: Any = "all",
+        **options: Any,
+    ) -> Comparison:
+        """Compare growing strengths of one expert, the base model first.
+
+        Args:
+            prompt: as for `generate`.
+            expert: which.
+            strengths: how far from the routing as it is (0) to this expert alone (1).
+            plan: what holds besides, in front.
+            layers: where the expert grows, as for an override.
+            tokens: likewise.
+            options: those of `compare`.
+        """
+        before = plan.overrides if plan else ()
+        plans = {
+            f"{expert} {strength:g}": RoutingPlan(
+                [*before, Override.solo(expert, strength=strength, layers=layers, tokens=tokens)]
+            )
+            for strength in strengths
+        }
+        return self.compare(prompt, plans, **options)
+
+    def check_plan(self, plan: RoutingPlan) -> tuple[str, ...]:
+        """What a person should know about a plan. Raises PlanError if it does not fit this bank."""
+        self._author.check(plan)
+        return tuple(plan_notes(plan, experts=self.bank.expert_names))
+
+    def merge(
+        self,
+        blend: Mapping[str, float] | RoutingPlan,
+        out: Path | str,
+        *,
+        rank: int | None = None,
+        full: bool = False,
+    ) -> MergeResult:
+        """Write a blend as an ordinary PEFT adapter, read it back and compare it with the live one.
+
+        Args:
+            blend: weight by expert, or a plan that fixes all weights.
+            out: the folder; must not exist.
+            rank: the most that a module may have; None keeps the merge exact.
+            full: write the whole base model with the blend in its weights instead.
+
+        Raises:
+            PlanError: the plan's weights depend on the token.
+            BankError: an expert is not in the bank.
+            ConfigError: a weight or the rank is out of range.
+            StorageError: the folder exists or cannot be written.
+        """
+        with self._one_at_a_time:
+            return merge_and_check(
+                self.model, self.tokenizer, blend, Path(out), rank=rank, full=full
             )
 
     @property
@@ -155,11 +399,14 @@ class Studio:
     def _read(self, text: str, max_tokens: int | None) -> list[int]:
         if not text.strip():
             raise TextError("The text is blank; type or paste something to trace.")
-        clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
-        ids: list[int] = self.tokenizer(clean)["input_ids"][:max_tokens]
+        ids = self._encode(text)[:max_tokens]
         if len(ids) > self.context_length:
             raise ContextLengthError(len(ids), self.context_length)
         return ids
+
+    def _encode(self, text: str) -> list[int]:
+        clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
+        return list(self.tokenizer(clean)["input_ids"])
 
 
 def available_banks() -> list[str]:

@@ -76,6 +76,36 @@ def test_inspect_prints_json_and_a_table(lmoe, bank):
     assert "prose" in stdout
 
 
+def test_a_corpus_is_traced_into_a_folder_that_pandas_reads(lmoe, bank, tmp_path):
+    data, out = tmp_path / "texts.csv", tmp_path / "runs"
+    data.write_text("body,skill\nSELECT 1,sql\nhello,prose\nbye,\n")
+    command = ["trace", "--bank", bank, "--data", data, "--text-column", "body",
+               "--label-column", "skill", "--out", out, "--device", "cpu"]  # fmt: skip
+    code, stdout, err = lmoe(*command)
+    assert (code, stdout) == (0, "")
+    assert "3 texts, 1 without a label, 16 tokens" in " ".join(err.split())
+    frame = pd.read_parquet(out)
+    assert len(frame) == 16 * 3 * 3
+    assert set(frame["label"].dropna()) == {"sql", "prose"}
+    code, _, err = lmoe(*command, "--max-tokens", 2)
+    assert code == 1
+    assert "max_tokens None, not 2" in err
+    code, stdout, err = lmoe("report", out, "--out", tmp_path / "report.html")
+    assert code == 0, err
+    assert "sql is handled by expert" in stdout
+    assert "sql is handled by expert" in (tmp_path / "report.html").read_text()
+
+
+def test_inspect_prints_the_geometry(lmoe, bank):
+    code, stdout, _ = lmoe("inspect", bank, "--geometry", "--json")
+    assert code == 0
+    geometry = json.loads(stdout)["geometry"]
+    assert geometry["cosine"]["sql"]["sql"] == 1
+    assert 0 < geometry["effective_rank"]["math"] <= 4
+    code, stdout, _ = lmoe("inspect", bank, "--geometry")
+    assert "Likeness of the updates" in stdout
+
+
 def test_import_makes_a_bank_that_can_be_traced(lmoe, base, bank, tmp_path):
     experts = [f"--expert={name}={bank / 'experts' / name}" for name in ("sql", "math")]
     code, _, err = lmoe("import", "--base", base, *experts, "--out", tmp_path / "mine")
@@ -112,6 +142,9 @@ def test_train_writes_a_bank(lmoe, base, tmp_path):
         (["trace", "--bank", "BANK", "--text", "x", "--out", "t.xlsx"], "end the name in .parquet"),
         (["trace", "--bank", "BANK", "--file", "no-such-file"], "no-such-file cannot be read"),
         (["trace", "--bank", "BANK", "--text", "x", "--device", "warp"], "Device 'warp' is not"),
+        (["trace", "--bank", "BANK", "--data", "no-such.jsonl", "--out", "x"], "cannot be read"),
+        (["trace", "--bank", "BANK", "--data", "no-such.jsonl"], "--data goes with --out"),
+        (["report", "BANK", "--out", "x.html"], "holds no run"),
         (["train", "no-such.yaml"], "no-such.yaml cannot be read"),
         (["import", "--expert", "sql", "--out", "x"], "write NAME=FOLDER"),
         (["import", "--base", "BASE", "--expert", "a=nowhere", "--out", "x"], "nowhere"),
@@ -153,7 +186,7 @@ def test_the_public_names_are_the_intended_list():
 
 
 def test_every_command_has_help_with_an_example(lmoe):
-    for command in ("app", "trace", "train", "import", "inspect"):
+    for command in ("app", "trace", "train", "import", "inspect", "report"):
         code, stdout, _ = lmoe(command, "--help")
         assert code == 0
         assert "Example" in stdout

@@ -108,12 +108,15 @@ class LoRABankLinear(nn.Module):
         return y + F.linear(mixed, self.lora_b).to(y.dtype)
 
     def mix(
-        self, x: Float[Tensor, "batch seq d_in"], weights: Float[Tensor, "batch seq rank"]
+        self,
+        x: Float[Tensor, "batch seq d_in"],
+        weights: Float[Tensor, "batch seq rank"],
+        composition: Composition | None = None,
     ) -> Float[Tensor, "batch seq rank"]:
-        """What `lora_b` is to be applied to, experts side by side."""
+        """What `lora_b` is to be applied to, experts side by side, in this or another composition."""
         z = F.linear(x.to(self.lora_a.dtype), self.lora_a)
         weights = weights.to(z.dtype)
-        if self.composition == "factor":
+        if (composition or self.composition) == "factor":
             each = (z * weights).unflatten(-1, (-1, self._common_rank))
             shared = each.sum(dim=-2, keepdim=True)  # Σ_j w_j A_j x, of one expert's rank
             z = shared.expand_as(each).flatten(-2)
@@ -148,6 +151,13 @@ class LoRABankLinear(nn.Module):
             LoraFactors(a, b, scale) if rank else None
             for (a, b), (rank, scale) in zip(parts, self.layout, strict=True)
         ]
+
+    def rank_weights(
+        self, x: Float[Tensor, "batch seq d_in"]
+    ) -> Float[Tensor, "batch seq rank"] | None:
+        """The weights in force in this thread; None where the base layer is alone."""
+        mixing = self._current.mixing
+        return mixing.rank_weights(self, x) if mixing else None
 
     @property
     def _common_rank(self) -> int:

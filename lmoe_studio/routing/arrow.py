@@ -4,14 +4,11 @@ Each expert is known by the direction of input that its update amplifies most. A
 the experts whose direction its hidden state points along.
 """
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmoe_studio.config import RouterSettings
-from lmoe_studio.routing.router import Router, TokenBatch
+from lmoe_studio.routing.router import Router, RouterSpec, TokenBatch
 
 
 class ArrowRouter(Router):
@@ -23,21 +20,11 @@ class ArrowRouter(Router):
     meaning that does not change with depth. Use with scope "module".
     """
 
-    def __init__(self, settings: RouterSettings, prototypes: Tensor) -> None:
-        super().__init__(settings)
-        self.register_buffer("prototypes", prototypes.float())
+    def __init__(self, spec: RouterSpec) -> None:
+        super().__init__(spec)
+        none = torch.zeros(len(spec.experts), spec.d_in)
+        self.register_buffer("prototypes", spec.state.get("prototypes", none).float())
         self.prototypes: Tensor
-
-    @classmethod
-    def build(
-        cls,
-        settings: RouterSettings,
-        *,
-        experts: tuple[str, ...],
-        d_in: int,
-        state: Mapping[str, Tensor],
-    ) -> "ArrowRouter":
-        return cls(settings, state.get("prototypes", torch.zeros(len(experts), d_in)))
 
     def score(
         self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch

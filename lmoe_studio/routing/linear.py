@@ -1,14 +1,11 @@
 """LinearRouter: a learned linear layer on normalised hidden states."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lmoe_studio.config import RouterSettings
-from lmoe_studio.routing.router import Router, TokenBatch
+from lmoe_studio.routing.router import Router, RouterSpec, TokenBatch
 
 
 class LinearRouter(Router):
@@ -19,22 +16,11 @@ class LinearRouter(Router):
 
     learned = True
 
-    def __init__(self, settings: RouterSettings, weight: Tensor, bias: Tensor) -> None:
-        super().__init__(settings)
-        self.weight = nn.Parameter(weight.float())
-        self.bias = nn.Parameter(bias.float())
-
-    @classmethod
-    def build(
-        cls,
-        settings: RouterSettings,
-        *,
-        experts: tuple[str, ...],
-        d_in: int,
-        state: Mapping[str, Tensor],
-    ) -> "LinearRouter":
-        weight = state.get("weight", torch.zeros(len(experts), d_in))
-        return cls(settings, weight, state.get("bias", torch.zeros(len(experts))))
+    def __init__(self, spec: RouterSpec) -> None:
+        super().__init__(spec)
+        shape = len(spec.experts), spec.d_in
+        self.weight = nn.Parameter(spec.state.get("weight", torch.zeros(shape)).float().clone())
+        self.bias = nn.Parameter(spec.state.get("bias", torch.zeros(shape[0])).float().clone())
 
     def score(
         self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch

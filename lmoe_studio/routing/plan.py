@@ -1,125 +1,379 @@
 """RoutingPlan: what a person asks of the routing, as plain data.
 
-An ordered list of overrides, applied top to bottom; the empty plan leaves the router alone.
-`apply.py` turns a plan into weights.
+An ordered list of overrides, each a scope (layers, tokens, experts), an operation and a strength;
+the empty plan leaves the router alone. `apply.py` turns a plan into weights and says exactly how;
+`check.py` holds a plan against a bank.
 """
 
 import json
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from lmoe_studio.config import Config
+from lmoe_studio.config import Config, explain
 from lmoe_studio.errors import PlanError
+from lmoe_studio.routing.matching import MAX_PATTERN, compile_regex
 
-Operation = Literal["pin", "solo", "ban", "boost", "uniform", "bypass"]
-TokenScope = Literal["all", "prompt", "generated"] | tuple[int, ...]
+VERSION = 1
+Operation = Literal[
+    "pin", "solo", "ban", "boost", "bias", "temperature", "top_k", "uniform", "bypass"
+]
+LOGIT_OPERATIONS = ("bias", "temperature")
+"""Act on the router's logits, before it decides; the others act on its weights."""
+
+_RANGES = {"pin": (-1, 4), "boost": (-1, 4), "bias": (-20, 20)}
+_FIXED = {"solo": 1.0, "ban": 0.0, "uniform": 1.0}
+"""The only weight that an operation takes: its experts are named, not weighed."""
+_MAX_OVERRIDES = 256
+_MAX_PLACES = 100_000
 
 
-class Override(Config):
+class _PlanData(Config):
+    """Plain data whose mistakes are PlanErrors."""
+
+    @classmethod
+    def parse(cls, values: Any, *, source: str) -> Self:
+        """Check plain values. Raises PlanError, one sentence a mistake, naming `source`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise PlanError(f"{source}: {explain(cls, error)}.") from None
+
+
+class Span(_PlanData):
+    """Places from `start` up to `stop`, which is not included; without one, to the end."""
+
+    start: int = Field(ge=0)
+    stop: int | None = None
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if self.stop is not None and self.stop <= self.start:
+            raise ValueError(f"a span from {self.start} to {self.stop} is empty")
+        return self
+
+    def __contains__(self, place: int) -> bool:
+        return self.start <= place and (self.stop is None or place < self.stop)
+
+    def __repr__(self) -> str:
+        stop = "" if self.stop is None else f", stop={self.stop}"
+        return f"Span(start={self.start}{stop})"
+
+    __str__ = __repr__
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, int):
+        return (value,)
+    return tuple(value) if isinstance(value, range | set | frozenset) else value
+
+
+def _is_span(value: Any) -> str:
+    return "span" if isinstance(value, Span | dict) else "list"
+
+
+_List = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=_MAX_PLACES)]
+Places = Annotated[
+    Annotated[_List, Tag("list")] | Annotated[Span, Tag("span")],
+    Discriminator(_is_span),
+    BeforeValidator(_listed),
+]
+"""Numbers from 0: a list, a range, or a `Span`, which may be open."""
+
+
+class Steps(_PlanData):
+    """Tokens by the decoding step that wrote them; the first new token is step 0."""
+
+    steps: Places
+
+
+class TextMatch(_PlanData):
+    """Tokens that a text overlaps; upper and lower case differ. See `matching.py`."""
+
+    text: str = Field(min_length=1, max_length=MAX_PATTERN)
+
+
+class RegexMatch(_PlanData):
+    """Tokens that a match of a regular expression overlaps. See `matching.py`."""
+
+    regex: str = Field(min_length=1, max_length=MAX_PATTERN)
+
+    @field_validator("regex")
+    @classmethod
+    def _is_sound(cls, pattern: str) -> str:
+        compile_regex(pattern)
+        return pattern
+
+
+_KINDS = {"steps": Steps, "text": TextMatch, "regex": RegexMatch, "start": Span}
+
+
+def _token_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "phase"
+    if isinstance(value, dict):
+        return next((kind for kind in _KINDS if kind in value), None)
+    if isinstance(value, int | list | tuple | range | set | frozenset):
+        return "list"
+    return next((kind for kind, cls in _KINDS.items() if isinstance(value, cls)), None)
+
+
+TokenScope = Annotated[
+    Annotated[Literal["all", "prompt", "generated"], Tag("phase")]
+    | Annotated[_List, Tag("list")]
+    | Annotated[Span, Tag("start")]
+    | Annotated[Steps, Tag("steps")]
+    | Annotated[TextMatch, Tag("text")]
+    | Annotated[RegexMatch, Tag("regex")],
+    Discriminator(
+        _token_kind,
+        custom_error_type="token_scope",
+        custom_error_message="expected all, prompt, generated, a list of positions, "
+        "or an object with `start`, `steps`, `text` or `regex`",
+    ),
+    BeforeValidator(_listed),
+]
+
+
+class Override(_PlanData):
     """One instruction: where it holds, what it does there, and how strongly.
 
-    Operations: `pin` sets the weights to `weights`; `solo` gives one expert weight 1; `ban` takes
-    experts out; `boost` multiplies their weights by `weights`; `uniform` gives all the same
-    weight; `bypass` uses no expert at all, which is the base model exactly.
+    | operation | what it makes of a token's routing |
+    | --- | --- |
+    | `pin` | the weights become `weights`, 0 for experts not named |
+    | `solo` | one expert has weight 1, the others 0 |
+    | `ban` | these experts have weight 0 |
+    | `boost` | the experts' weights are multiplied by `weights` |
+    | `bias` | `weights` are added to the router's logits |
+    | `temperature` | the router's logits are divided by `value` |
+    | `top_k` | only the `value` largest weights stay |
+    | `uniform` | the named experts (none: all) share weight 1 evenly, the others have 0 |
+    | `bypass` | no expert at all: the base model, exactly |
     """
 
     operation: Operation
-    weights: dict[str, float] = Field(default_factory=dict, description="By expert's name.")
-    layers: tuple[int, ...] | None = Field(
-        default=None, description="Decoder blocks; none means all."
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="By expert's name: a weight, a factor, or what to add."
     )
-    tokens: TokenScope = Field(default="all", description="all, prompt, generated, or positions.")
+    value: float | None = Field(
+        default=None, description="For temperature, the divisor; for top_k, how many."
+    )
+    layers: Places | None = Field(default=None, description="Decoder blocks; none means all.")
+    tokens: TokenScope = Field(
+        default="all", description="All, prompt, generated, positions, steps, text or regex."
+    )
     strength: float = Field(
-        default=1.0, ge=0, le=1, description="0 changes nothing, 1 all the way."
+        default=1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How far towards the operation's result: 0 changes nothing, 1 all the way.",
     )
     renormalise: bool = Field(
-        default=True, description="After ban and boost, let the weights sum as before."
+        default=True,
+        description="Scale pinned weights to sum to 1; after ban, boost and top_k, let the "
+        "weights sum as before. Off: weights as they are, also negative ones.",
     )
 
     @classmethod
-    def pin(cls, weights: dict[str, float], **scope: object) -> Self:
-        """Set the weights, whatever they sum to; experts not named get 0."""
+    def pin(cls, weights: dict[str, float], **scope: Any) -> Self:
+        """Set the weights; experts not named get 0. They sum to 1 unless `renormalise=False`."""
         return cls._make(operation="pin", weights=weights, **scope)
 
     @classmethod
-    def blend(cls, weights: dict[str, float], **scope: object) -> Self:
+    def blend(cls, weights: dict[str, float], **scope: Any) -> Self:
         """Mix towards these weights by `strength`; the same as `pin` at strength 1."""
         return cls.pin(weights, **scope)
 
     @classmethod
-    def solo(cls, expert: str, **scope: object) -> Self:
+    def solo(cls, expert: str, **scope: Any) -> Self:
         """Only this expert, with weight 1."""
         return cls._make(operation="solo", weights={expert: 1.0}, **scope)
 
     @classmethod
-    def ban(cls, *experts: str, **scope: object) -> Self:
+    def ban(cls, *experts: str, **scope: Any) -> Self:
         """Without these experts; the others take their share."""
         return cls._make(operation="ban", weights=dict.fromkeys(experts, 0.0), **scope)
 
     @classmethod
-    def boost(cls, factors: dict[str, float], **scope: object) -> Self:
+    def boost(cls, factors: dict[str, float], **scope: Any) -> Self:
         """Multiply these experts' weights."""
         return cls._make(operation="boost", weights=factors, **scope)
 
     @classmethod
-    def uniform(cls, **scope: object) -> Self:
-        """The same weight for every expert."""
-        return cls._make(operation="uniform", **scope)
+    def bias(cls, amounts: dict[str, float], **scope: Any) -> Self:
+        """Add to the router's logits of these experts; the router then decides as usual."""
+        return cls._make(operation="bias", weights=amounts, **scope)
 
     @classmethod
-    def bypass(cls, **scope: object) -> Self:
+    def temperature(cls, value: float, **scope: Any) -> Self:
+        """Divide the router's logits: below 1 it grows more decided, above 1 less."""
+        return cls._make(operation="temperature", value=value, **scope)
+
+    @classmethod
+    def top_k(cls, value: int, **scope: Any) -> Self:
+        """Keep the largest weights only."""
+        return cls._make(operation="top_k", value=value, **scope)
+
+    @classmethod
+    def uniform(cls, *experts: str, **scope: Any) -> Self:
+        """The same weight for these experts, or for all if none is named."""
+        return cls._make(operation="uniform", weights=dict.fromkeys(experts, 1.0), **scope)
+
+    @classmethod
+    def bypass(cls, **scope: Any) -> Self:
         """No experts: the base model."""
         return cls._make(operation="bypass", **scope)
 
     @classmethod
-    def _make(cls, **values: object) -> Self:
-        layers = values.get("layers")
-        if isinstance(layers, int):
-            values["layers"] = (layers,)
-        elif isinstance(layers, Iterable):
-            values["layers"] = tuple(layers)
-        return cls.parse(values, source=f"override {values['operation']}")
+    def _make(cls, **values: Any) -> Self:
+        return cls.parse(values, source=f"Override ({values['operation']})")
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
-        if self.operation in ("uniform", "bypass") and self.weights:
-            raise ValueError(f"'{self.operation}' takes no weights")
-        if self.operation not in ("uniform", "bypass") and not self.weights:
-            raise ValueError(f"'{self.operation}' needs at least one expert in `weights`")
-        if self.operation == "solo" and list(self.weights.values()) != [1.0]:
-            raise ValueError("'solo' takes exactly one expert, with weight 1")
-        if any(not -4 <= weight <= 4 for weight in self.weights.values()):  # catches NaN too
-            raise ValueError(f"weights lie between -4 and 4, got {self.weights}")
-        if self.layers == () or self.tokens == ():
-            raise ValueError("the scope is empty; leave it out to mean all")
+        self._check_weights()
+        self._check_value()
+        for name, places in (("layers", self.layers), ("tokens", self.tokens)):
+            if places == () or (isinstance(places, Steps) and places.steps == ()):
+                raise ValueError(f"{name}: the scope is empty; leave it out to mean all")
         return self
 
+    def _check_weights(self) -> None:
+        operation, given = self.operation, list(self.weights.values())
+        if operation in ("temperature", "top_k", "bypass"):
+            if given:
+                raise ValueError(f"'{operation}' takes no weights")
+            return
+        if not given and operation != "uniform":
+            raise ValueError(f"'{operation}' needs at least one expert in `weights`")
+        if operation == "solo" and len(given) > 1:
+            raise ValueError("'solo' takes exactly one expert, with weight 1")
+        if operation in _FIXED:
+            fixed = _FIXED[operation]
+            if any(weight != fixed for weight in given):
+                raise ValueError(f"'{operation}' names its experts with weight {fixed:g}")
+            return
+        low, high = _RANGES[operation]
+        for name, weight in self.weights.items():
+            if not low <= weight <= high:  # true for NaN as well
+                raise ValueError(f"weights lie between {low} and {high}, got {weight:g} for {name}")
+        if operation == "pin" and not any(given):
+            raise ValueError("all weights are zero; for the base model use bypass")
+        if operation != "bias" and self.renormalise and min(given) < 0:
+            raise ValueError(f"a negative weight needs renormalise off, got {min(given):g}")
 
-class RoutingPlan(Config):
+    def _check_value(self) -> None:
+        value = self.value
+        if self.operation == "temperature":
+            if value is None or not 0.01 <= value <= 100:
+                raise ValueError(f"a temperature lies between 0.01 and 100, got {value}")
+        elif self.operation == "top_k":
+            if value is None or not value >= 1 or not float(value).is_integer():
+                raise ValueError(f"top_k keeps a whole number of experts from 1 up, got {value}")
+        elif value is not None:
+            raise ValueError(f"'{self.operation}' takes no value")
+
+    def __repr__(self) -> str:
+        return f"Override.{self.operation}({', '.join([*self._arguments(), *self._scope()])})"
+
+    __str__ = __repr__
+
+    def _arguments(self) -> list[str]:
+        if self.operation in _FIXED:
+            return [repr(name) for name in self.weights]
+        if self.value is not None:
+            return [repr(int(self.value) if self.value.is_integer() else self.value)]
+        return [repr(self.weights)] if self.weights else []
+
+    def _scope(self) -> list[str]:
+        parts = []
+        for name in ("layers", "tokens", "strength", "renormalise"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                parts.append(f"{name}={_short(value)}")
+        return parts
+
+
+def _short(value: object) -> str:
+    """Consecutive numbers as a range."""
+    if isinstance(value, tuple) and len(value) > 2 and value == (*range(value[0], value[-1] + 1),):
+        return f"range({value[0]}, {value[-1] + 1})"
+    return repr(value)
+
+
+class RoutingPlan(_PlanData):
     """Overrides, applied top to bottom."""
 
-    version: Literal[1] = 1
-    overrides: tuple[Override, ...] = ()
+    version: Literal[1] = VERSION
+    overrides: tuple[Override, ...] = Field(default=(), max_length=_MAX_OVERRIDES)
 
-    def __init__(self, overrides: Iterable[Override] = (), **values: object) -> None:
-        data: dict[str, Any] = {"overrides": tuple(overrides), **values}
-        super().__init__(**data)
+    def __init__(self, overrides: Iterable[Override] = (), **values: Any) -> None:
+        given = tuple(overrides) if not isinstance(overrides, str | dict) else overrides
+        super().__init__(**{"overrides": given, **values})
+
+    @classmethod
+    def parse(cls, values: Any, *, source: str) -> Self:
+        """Check plain values. Raises PlanError that names the override by number and operation."""
+        version = values.get("version", VERSION) if isinstance(values, dict) else None
+        if version is None:
+            raise PlanError(f"{source}: expected an object with `overrides`, got {_kind(values)}.")
+        if version != VERSION:
+            raise PlanError(
+                f"{source}: it is of version {str(version)[:20]}, and this release reads version "
+                f"{VERSION}; save it again with this release."
+            )
+        items = values.get("overrides", ())
+        if isinstance(items, list | tuple):
+            for number, item in enumerate(items, start=1):
+                if not isinstance(item, Override):
+                    Override.parse(item, source=f"{source}, override {number}{_named(item)}")
+        return super().parse(values, source=source)
 
     def __bool__(self) -> bool:
         return any(override.strength > 0 for override in self.overrides)
 
+    def __repr__(self) -> str:
+        if len(self.overrides) < 2:
+            return f"RoutingPlan([{', '.join(map(repr, self.overrides))}])"
+        return "RoutingPlan([\n" + "".join(f"    {one!r},\n" for one in self.overrides) + "])"
+
+    __str__ = __repr__
+
     def to_json(self) -> str:
-        return self.model_dump_json(exclude_defaults=True)
+        """One line; what is left at its default is left out."""
+        overrides = [item.model_dump(mode="json", exclude_defaults=True) for item in self.overrides]
+        values = {"version": self.version, "overrides": overrides}
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises PlanError for text that is no JSON; ConfigError for a plan that is not sound."""
+    def from_json(cls, text: str, *, source: str = "The plan") -> Self:
+        """Raises PlanError for text that is no JSON, and for a plan that is not sound."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise PlanError(
-                f"The plan is not JSON (line {error.lineno}, column {error.colno}: {error.msg})."
+                f"{source} is not JSON (line {error.lineno}, column {error.colno}: {error.msg})."
             ) from None
-        return cls.parse(values, source="plan")
+        except RecursionError:
+            raise PlanError(f"{source} is nested too deeply to be a plan.") from None
+        return cls.parse(values, source=source)
+
+
+def _kind(value: object) -> str:
+    return {"list": "a list", "str": "text", "NoneType": "nothing"}.get(
+        type(value).__name__, type(value).__name__
+    )
+
+
+def _named(item: object) -> str:
+    operation = item.get("operation") if isinstance(item, dict) else None
+    return f" ({operation[:20]})" if isinstance(operation, str) else ""

@@ -22,8 +22,8 @@ class TokenBatch:
     """Place in the sequence, padding not counted."""
     is_token: Bool[Tensor, "batch seq"]
     """False for padding."""
-    generated: Bool[Tensor, "batch seq"]
-    """False for the prompt."""
+    steps: Int[Tensor, "batch seq"]
+    """How many tokens the model had written before each; -1 for those of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,31 @@ class RouterOutput:
     """`probs` after top-k: dense, zero where unused."""
 
 
+@dataclass(frozen=True)
+class RouterSpec:
+    """What a router is made from: the same for every kind."""
+
+    settings: RouterSettings
+    experts: tuple[str, ...]
+    """Names, in the bank's order."""
+    d_in: int
+    """Width of the hidden states it will read."""
+    state: Mapping[str, Tensor]
+    """Its saved tensors by name; empty for a new one."""
+
+
 class Router(nn.Module):
     """Scores experts from hidden states, in float32 whatever the base model's type is.
 
-    A subclass sets `learned`, `build` and `score`; `registry.py` lists them.
+    A subclass says how it scores and whether it learns; `registry.py` lists them.
     """
 
     learned = False
     """Whether it has parameters to train."""
 
-    def __init__(self, settings: RouterSettings) -> None:
+    def __init__(self, spec: RouterSpec) -> None:
         super().__init__()
-        self.settings = settings
-
-    @classmethod
-    def build(
-        cls,
-        settings: RouterSettings,
-        *,
-        experts: tuple[str, ...],
-        d_in: int,
-        state: Mapping[str, Tensor],
-    ) -> "Router":
-        """Make the router of one site.
-
-        Args:
-            settings: the bank's router settings.
-            experts: names, in the bank's order.
-            d_in: width of the hidden states it will read.
-            state: its saved tensors by name; empty for a new router.
-        """
-        raise NotImplementedError
+        self.settings = spec.settings
 
     def score(
         self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
@@ -85,6 +79,10 @@ class Router(nn.Module):
         logits = self.score(rms(hidden.float()), tokens)
         probs = activate(logits, self.settings)
         return RouterOutput(logits, probs, keep_top_k(probs, self.settings))
+
+    def gate(self, logits: Float[Tensor, "batch seq expert"]) -> Float[Tensor, "batch seq expert"]:
+        """The weights that this router makes of logits, its own or changed ones."""
+        return keep_top_k(activate(logits, self.settings), self.settings)
 
 
 def rms(hidden: Float[Tensor, "*batch d_in"], eps: float = 1e-6) -> Float[Tensor, "*batch d_in"]:

@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lmoe_studio.mixture import MixtureModel, PlanArgument, RoutingRecord
 from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -28,6 +30,27 @@ class TokenScores:
     entropies: FloatArray
     alternative_ids: NDArray[np.int32]
     alternative_logprobs: FloatArray
+
+    def rows(self, where: slice) -> Self:
+        """Those of some positions."""
+        return type(self)(*(getattr(self, item.name)[where] for item in fields(self)))
+
+    @classmethod
+    def join(cls, parts: "list[TokenScores]") -> Self:
+        """One after the other."""
+        names = [item.name for item in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def unknown(cls, count: int, alternatives: int) -> Self:
+        """Of positions that nothing was predicted for."""
+        return cls(
+            np.full(count, np.nan, np.float32),
+            np.zeros(count, np.int32),
+            np.full(count, np.nan, np.float32),
+            np.full((count, alternatives), -1, np.int32),
+            np.full((count, alternatives), np.nan, np.float32),
+        )
 
 
 @torch.inference_mode()
@@ -52,10 +75,18 @@ def record_prompt(
     """
     device = next(model.parameters()).device
     batch = torch.tensor([ids], device=device)
-    output = model(batch, plan=plan, record=True, contributions=contributions)
+    settled = settle_prompt(plan, texts, ids) if isinstance(plan, RoutingPlan) else plan
+    output = model(batch, plan=settled, record=True, contributions=contributions)
     assert output.routing is not None
     scores = score_tokens(output.logits[0], batch[0], alternatives)
     return make_trace(model, texts, ids, output.routing, scores, plan=plan)
+
+
+def settle_prompt(plan: RoutingPlan, texts: TokenTexts, ids: list[int]) -> RoutingPlan | None:
+    """A plan with the positions that its text scopes mean in a prompt."""
+    if not needs_text(plan):
+        return plan
+    return PlanRow(texts.parts(ids)).for_prompt(plan)
 
 
 def make_trace(
@@ -66,8 +97,21 @@ def make_trace(
     scores: TokenScores,
     *,
     plan: PlanArgument = None,
+    prompt_length: int | None = None,
+    seed: int | None = None,
 ) -> RoutingTrace:
-    """Put the records of one sequence (row 0) together."""
+    """Put the records of one sequence (row 0) together.
+
+    Args:
+        model: the routed model.
+        texts: gives the tokens' texts.
+        ids: the sequence.
+        routing: its routing, in row 0.
+        scores: what the model thought of each token.
+        plan: the plan it ran under.
+        prompt_length: how many of the tokens are the prompt's; None for all.
+        seed: of the sampling.
+    """
     modules = [site.module for site in model.sites if site.module]
     special = np.isin(np.array(ids), texts.special_ids)
     changed = routing.weights[0] != routing.router_weights[0]
@@ -80,7 +124,7 @@ def make_trace(
         site_modules=tuple(modules) or None,
         token_ids=np.array(ids, np.int32),
         tokens=texts.sequence(ids),
-        generated=np.zeros(len(ids), np.bool_),
+        generated=np.arange(len(ids)) >= (len(ids) if prompt_length is None else prompt_length),
         special=special,
         router_logits=_array(routing.logits[0]),
         router_probs=_array(routing.probs[0]),
@@ -96,38 +140,48 @@ def make_trace(
             tuple(map(texts.alone, row)) for row in scores.alternative_ids.tolist()
         ),
         plan=plan.to_json() if isinstance(plan, RoutingPlan) and plan else None,
+        seed=seed,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
     )
 
 
 def score_tokens(logits: Tensor, ids: Tensor, alternatives: int) -> TokenScores:
-    """Log-probability, rank, entropy and alternatives of each token, a stretch at a time.
+    """Log-probability, rank, entropy and alternatives of each token of a sequence.
 
     Args:
         logits: `[seq, vocab]`, of the positions of `ids`.
         ids: `[seq]`.
         alternatives: how many of the likeliest tokens to keep.
     """
-    seq = len(ids)
-    logprobs = np.full(seq, np.nan, np.float32)
-    entropies = np.full(seq, np.nan, np.float32)
-    ranks = np.zeros(seq, np.int32)
-    top_ids = np.full((seq, alternatives), -1, np.int32)
-    top_logprobs = np.full((seq, alternatives), np.nan, np.float32)
-    for start in range(0, seq - 1, _CHUNK):
-        span = slice(start + 1, min(start + 1 + _CHUNK, seq))  # the tokens that are predicted
-        scores = logits[start : span.stop - 1].float()
-        total = scores.logsumexp(dim=-1, keepdim=True)
+    first = TokenScores.unknown(1, alternatives)
+    return TokenScores.join([first, score_predictions(logits[:-1], ids[1:], alternatives)])
+
+
+def score_predictions(logits: Tensor, ids: Tensor, alternatives: int) -> TokenScores:
+    """The same for tokens and the logits that predicted each, a stretch at a time.
+
+    Args:
+        logits: `[count, vocab]`.
+        ids: `[count]`.
+        alternatives: how many of the likeliest tokens to keep.
+    """
+    found = TokenScores.unknown(len(ids), alternatives)
+    for start in range(0, len(ids), _CHUNK):
+        span = slice(start, start + _CHUNK)
+        scores = logits[span].float()
         own = scores.gather(-1, ids[span, None])
-        best, best_ids = _largest(scores, alternatives)
-        # Entropy is Σ p (total - score); the product is summed without being stored.
-        expected = torch.linalg.vecdot((scores - total).exp_(), scores)
-        logprobs[span] = (own - total)[:, 0].cpu().numpy()
-        ranks[span] = ((scores > own).sum(dim=-1) + 1).cpu().numpy()
-        entropies[span] = (total[:, 0] - expected).cpu().numpy()
-        top_ids[span] = best_ids.cpu().numpy()
-        top_logprobs[span] = (best - total).cpu().numpy()
-    return TokenScores(logprobs, ranks, entropies, top_ids, top_logprobs)
+        best, best_ids = _largest(scores, max(1, alternatives))
+        probs = scores.softmax(dim=-1)
+        # log Σ exp from the largest probability, which cannot have underflowed.
+        total = best[:, :1] - probs.gather(-1, best_ids[:, :1]).log()
+        expected = torch.einsum("tv,tv->t", probs, scores)  # entropy is Σ p (total - score)
+        ahead = torch.gt(scores, own, out=probs).sum(dim=-1)  # into memory no longer needed
+        found.logprobs[span] = (own - total)[:, 0].cpu().numpy()
+        found.ranks[span] = (ahead.int() + 1).cpu().numpy()
+        found.entropies[span] = (total[:, 0] - expected).cpu().numpy()
+        found.alternative_ids[span] = best_ids[:, :alternatives].cpu().numpy()
+        found.alternative_logprobs[span] = (best - total)[:, :alternatives].cpu().numpy()
+    return found
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -137,7 +191,7 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, vocab = scores.shape
     blocks = vocab // _BLOCK
-    if k == 0 or k > blocks or vocab % _BLOCK:
+    if k > blocks or vocab % _BLOCK:
         best = scores.topk(k, dim=-1)
         return best.values, best.indices
     blocked = scores.view(rows, blocks, _BLOCK)

@@ -7,6 +7,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 INCOMPLETE = "\ufffd"
 """Stands for bytes of a character that later tokens complete."""
 
+_MOST_HELD = 3
+
 
 class TokenTexts:
     """Decodes tokens with a tokenizer, each distinct one once."""
@@ -34,21 +36,46 @@ class TokenTexts:
         A character spread over several tokens comes with the last of them; each token before that
         is shown as `INCOMPLETE`.
         """
-        texts: list[str] = []
-        context, start = 0, 0  # some tokenizers need the token before to know of a leading space
-        for stop in range(1, len(ids) + 1):
-            after = self._text(ids[context:stop])
-            if after.endswith(INCOMPLETE) and stop - start < 4:  # UTF-8 has at most four bytes
-                texts.append(INCOMPLETE)
-            else:
-                texts.append(after[len(self._text(ids[context:start])) :])
-                context, start = start, stop
-        return tuple(texts)
+        stream = TokenStream(self)
+        return tuple(stream.add(token) or (INCOMPLETE if stream.held else "") for token in ids)
 
-    def _text(self, ids: list[int]) -> str:
+    def parts(self, ids: list[int]) -> list[str]:
+        """The same, with nothing for the part of a character: together they are the text."""
+        stream = TokenStream(self)
+        return [stream.add(token) for token in ids]
+
+    def text(self, ids: list[int]) -> str:
+        """The text of some tokens."""
         if not ids:
             return ""
         return self.alone(ids[0]) if len(ids) == 1 else self._decode(ids)
 
     def _decode(self, ids: Iterable[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+class TokenStream:
+    """The text of tokens as they come, without the part of a character that is still incomplete."""
+
+    def __init__(self, texts: TokenTexts, before: list[int] | None = None) -> None:
+        """`before`: tokens that stand before the first; some tokenizers look there for a space."""
+        self.held = ""
+        """Stands for the bytes of a character that is not complete yet."""
+        self._texts = texts
+        self._ids = list(before or [])
+        self._start = len(self._ids)  # tokens before this one are only context
+        self._shown = len(texts.text(self._ids))
+
+    def add(self, token: int) -> str:
+        """The text that this token adds, with what earlier ones held back."""
+        self._ids.append(token)
+        text = self._texts.text(self._ids)
+        complete = text.rstrip(INCOMPLETE)
+        # Up to three bytes can be the beginning of a character, and show as one mark or three.
+        settled = max(len(complete), len(text) - _MOST_HELD)
+        new, self.held = text[self._shown : settled], text[max(settled, self._shown) :]
+        self._shown = max(settled, self._shown)
+        if not self.held:  # this token is now the context of those that follow
+            self._ids, self._start = self._ids[self._start :], len(self._ids) - self._start
+            self._shown = len(self._texts.text(self._ids))
+        return new

@@ -2,6 +2,21 @@
 
 from importlib.resources import files
 
+PAGE_SCRIPTS = (
+    "view.js",
+    "preview.js",
+    "tokens.js",
+    "strip.js",
+    "heatmap.js",
+    "detail.js",
+    "controls.js",
+    "plans.js",
+    "mixer.js",
+    "overrides.js",
+    "hotkeys.js",
+)
+"""Sent once with the page; each drawn component adds only the script that joins them."""
+
 
 def read_asset(*names: str) -> str:
     """The texts of the named files, one after the other."""

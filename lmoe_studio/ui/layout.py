@@ -5,14 +5,15 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.page import Follower, Page
+from lmoe_studio.ui.page import Follower, Page, kept
 from lmoe_studio.ui.sidebar import Sidebar, build_sidebar
 from lmoe_studio.ui.source import SourceState, StudioSource
-from lmoe_studio.ui.tabs import explore
+from lmoe_studio.ui.tabs import analyse, compare, compose, explore
 from lmoe_studio.ui.traces import TraceStore
 
-TABS = (explore,)
-"""Modules with a `TITLE` and a `build(page) -> Follower`, from left to right."""
+TABS = (explore, compose, compare, analyse)
+"""Modules with a `TITLE` and a `build(page) -> Follower`, from left to right; what a module lists
+in `KEPT`, by name with its default, the browser keeps."""
 
 _POLL_SECONDS = 0.4
 _EXPORTS_CHECKED_EVERY, _EXPORTS_KEPT_FOR = 3600, 24 * 3600
@@ -34,7 +35,12 @@ def build_app(source: StudioSource) -> gr.Blocks:
                 apply_default_css=False,
                 elem_id="status",
             )
-        page = Page(app, source, TraceStore(), status)
+        remembered = {
+            name: kept(name, default)
+            for tab in TABS
+            for name, default in getattr(tab, "KEPT", {}).items()
+        }
+        page = Page(app, source, TraceStore(), status, remembered)
         sidebar = build_sidebar(source)
         followers = [sidebar.follower]
         with gr.Tabs(elem_id="tabs"):

@@ -1,13 +1,22 @@
 """What the page and its parts give each other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
+from lmoe_studio.ui.runs import RunBook
 from lmoe_studio.ui.source import SourceState, StudioSource
 from lmoe_studio.ui.traces import TraceStore
+
+_STORAGE = "lmoe-studio"
+"""Prefix of what the browser keeps; also its fixed "secret", so that a restart loses nothing."""
+
+
+def kept(name: str, default: Any) -> gr.BrowserState:
+    """Something that the browser keeps. Inside a tab it is read only once that tab is opened."""
+    return gr.BrowserState(default, storage_key=f"{_STORAGE}-{name}", secret=_STORAGE)
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,10 @@ class Page:
     traces: TraceStore
     status: gr.HTML
     """The status line; any handler may write to it."""
+    kept: dict[str, gr.BrowserState]
+    """What tabs let the browser keep, by name."""
+    runs: RunBook = field(default_factory=RunBook)
+    """Which runs can be stopped."""
 
 
 @dataclass(frozen=True)

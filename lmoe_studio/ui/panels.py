@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from lmoe_studio.ui.clean_text import clean
-from lmoe_studio.ui.theme import expert_colour, expert_glyph
+from lmoe_studio.ui.palette import expert_colour, expert_glyph
 
 if TYPE_CHECKING:
     from lmoe_studio.studio import BankCard, ExpertCard

@@ -5,14 +5,14 @@ stay here and are asked for one cell at a time.
 """
 
 from base64 import b64encode
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.ui.clean_text import clean
-from lmoe_studio.ui.theme import expert_colour, expert_glyph
+from lmoe_studio.ui.palette import expert_colour, expert_glyph
 
 MOST_TOKENS = 4096
 """Tokens that the workbench shows; an export holds all."""
@@ -46,6 +46,10 @@ class TracePayload(TypedDict):
     """The weight that 255 stands for: 1, or more where weights exceed 1."""
     weights: str
     """base64 uint8 `[token, layer, expert]`."""
+    own: str | None
+    """The same without the plan, where there was one: the router's own weights."""
+    overridden: str | None
+    """base64 bits `[token, layer]`, the highest first: where the plan changed something."""
     logprobs: list[float | None]
     ranks: list[int]
     entropies: list[float | None]
@@ -58,6 +62,20 @@ class TracePayload(TypedDict):
     has_contributions: bool
     uniformity: float | None
     """Mean normalised entropy of the routing, where it is nearly uniform."""
+    run: NotRequired["RunNote"]
+    """What the text was made by, where the model wrote some of it."""
+
+
+class RunNote(TypedDict):
+    """What the workbench says of a run that generated text."""
+
+    series: str
+    """The same for every view of one run."""
+    live: bool
+    """Whether the run goes on, so that this is not its last view."""
+    signature: str
+    """The composer's name for the plan it was made with."""
+    notes: list[str]
 
 
 class ExactCell(TypedDict):
@@ -77,6 +95,10 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
     """Everything the workbench needs to draw a trace; `key` is what it asks for more with."""
     shown = slice(0, MOST_TOKENS)
     weights = np.nan_to_num(trace.by_layer(trace.routing_weights[shown]))
+    overridden, own = trace.overridden[shown], weights
+    if overridden.any():
+        own = np.where(overridden, trace.router_probs[shown], trace.routing_weights[shown])
+        own = np.nan_to_num(trace.by_layer(own))
     scale = max(1.0, float(weights.max(initial=0)))
     strings, alternatives = _interned(trace.alternative_tokens[shown])
     logprobs = np.nan_to_num(trace.alternative_logprobs[shown], nan=-65.535, neginf=-65.535)
@@ -92,7 +114,9 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         "tokens": [clean(token) for token in trace.tokens[shown]],
         "flags": _base64(trace.special[shown] * SPECIAL + trace.generated[shown] * GENERATED, "u1"),
         "scale": scale,
-        "weights": _base64(np.rint(weights.clip(min=0) / scale * 255), "u1"),
+        "weights": _steps(weights, scale),
+        "own": None if own is weights else _steps(own, scale),
+        "overridden": None if own is weights else _bits(np.any(trace.by_layer(overridden), axis=2)),
         "logprobs": _rounded(trace.logprobs[shown]),
         "ranks": trace.ranks[shown].tolist(),
         "entropies": _rounded(trace.entropies[shown]),
@@ -143,6 +167,14 @@ def _cell(
 
 def _base64(values: NDArray[Any], dtype: str) -> str:
     return b64encode(np.ascontiguousarray(values.astype(dtype)).tobytes()).decode("ascii")
+
+
+def _steps(weights: NDArray[np.float32], scale: float) -> str:
+    return _base64(np.rint(weights.clip(min=0) / scale * 255), "u1")
+
+
+def _bits(values: NDArray[np.bool_]) -> str:
+    return _base64(np.packbits(values), "u1")
 
 
 def _finite(value: np.float32) -> float | None:

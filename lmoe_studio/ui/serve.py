@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import gradio as gr
 from starlette.middleware import Middleware
 
-from lmoe_studio.ui.asset_files import read_asset
+from lmoe_studio.ui.asset_files import PAGE_SCRIPTS, read_asset
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS, Guard
 from lmoe_studio.ui.layout import build_app
 from lmoe_studio.ui.password import PasswordCheck
@@ -38,8 +38,8 @@ def serve(
         auth_message="Any user name will do; it keeps your traces apart from those of others.",
         app_kwargs={"middleware": [guard]},
         theme=build_theme(),
-        css=read_asset("page.css"),
-        head=f"<script>{read_asset('hotkeys.js')}</script>",
+        css=read_asset("page.css", "analyse.css"),
+        head=f"<script>{read_asset(*PAGE_SCRIPTS)}</script>",
         footer_links=["settings"],
         prevent_thread_lock=True,
         quiet=True,

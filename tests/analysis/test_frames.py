@@ -36,6 +36,7 @@ def test_routing_frame_has_one_tidy_row_a_cell():
             "phase": pd.Categorical(["prompt"] * 4 + ["generated"] * 4, ["prompt", "generated"]),
             "token_id": np.array([5] * 4 + [7] * 4, np.int32),
             "token": pd.array(["a"] * 4 + ["b"] * 4, dtype="str"),
+            "special": [True] * 4 + [False] * 4,
             "layer": np.array([0, 0, 1, 1] * 2, np.int16),
             "expert": pd.Categorical(["sql", "math"] * 4, ["sql", "math"]),
             "logit": np.array([2, 0, 1, 1, 0.4, 1.6, 0.6, 1.4], np.float32),

@@ -4,12 +4,17 @@ To the type checker they may be anything, as the real classes would bring torch.
 """
 
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from lmoe_studio.errors import ContextLengthError, TextError
+from lmoe_studio.errors import ContextLengthError, PlanError, TextError
+from lmoe_studio.routing.check import check_plan, plan_notes
+from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.records import RoutingTrace
 
 Loose: Any = object
@@ -45,6 +50,9 @@ class FakeStudio(Loose):
     def __init__(self, card=None):
         self.card = card or FakeCard()
         self.answer: Any = None  # a trace, or an error, to give whatever the text is
+        self.pause = 0.0  # seconds that a generated token takes
+        self.plans = []  # of all runs, in order
+        self.steps = 0  # generated tokens of all runs
 
     def trace(self, text, *, max_tokens=None, alternatives=5, contributions=False):
         if isinstance(self.answer, Exception):
@@ -62,6 +70,114 @@ class FakeStudio(Loose):
             experts=tuple(expert.name for expert in self.card.experts),
             contributions=contributions,
         )
+
+    def check_plan(self, plan, *, max_new_tokens=None):
+        check_plan(
+            plan,
+            experts=tuple(expert.name for expert in self.card.experts),
+            num_layers=self.card.num_layers,
+            new_tokens=max_new_tokens,
+        )
+        return tuple(plan_notes(plan, experts=NAMES))
+
+    def stream(self, prompt, *, plan=None, max_new_tokens=64, should_stop=None, seed=0, **options):
+        """One word a token; a plan that asks for something changes the words from the third on."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.plans.append(plan)
+        return self._pieces(self.trace(prompt), plan, max_new_tokens, should_stop, seed)
+
+    def _pieces(self, prompt, plan, count, should_stop, seed):
+        words = [f" word{step}" for step in range(count)]
+        if plan:
+            words[3:] = [f" other{step}" for step in range(3, count)]
+        started = time.perf_counter()
+        written = []
+        for step, word in enumerate(words):
+            time.sleep(self.pause)
+            stopped = should_stop is not None and should_stop.is_set()
+            if not stopped:
+                written.append(word)
+                self.steps += 1
+            tokens = [*prompt.tokens, *written]
+            last = stopped or step == count - 1
+            seconds = time.perf_counter() - started
+            made = SimpleNamespace(
+                text="".join(written),
+                prompt="".join(prompt.tokens),
+                token_ids=tuple(range(len(written))),
+                trace=self._written(prompt, tokens, plan),
+                finish="stopped" if stopped else "length",
+                seed=seed,
+                seconds=seconds,
+                tokens_per_second=len(written) / seconds,
+            )
+            yield SimpleNamespace(
+                step=step,
+                text=made.text,
+                finish=made.finish if last else None,
+                generation=made if last else None,
+                trace=lambda made=made: made.trace,
+            )
+            if last:
+                return
+
+    def _written(self, prompt, tokens, plan):
+        trace = make_trace(tokens, layers=prompt.num_layers, experts=prompt.experts)
+        generated = np.arange(len(tokens)) >= len(prompt)
+        weights, overridden = trace.routing_weights, trace.overridden
+        for one in plan.overrides if plan else ():
+            if one.operation == "solo":
+                sole = np.eye(len(NAMES), dtype=np.float32)[NAMES.index(next(iter(one.weights)))]
+                weights = np.broadcast_to(sole, weights.shape).copy()
+                overridden = np.ones_like(overridden)
+        return replace(trace, generated=generated, routing_weights=weights, overridden=overridden)
+
+    def generate(self, prompt, **options):
+        *_, last = self.stream(prompt, **options)
+        return last.generation
+
+    def compare(self, prompt, plans, *, reference=None, base=True, **options):
+        wanted = ({"base": RoutingPlan([Override.bypass()])} if base else {}) | plans
+        runs = {name: self.generate(prompt, plan=plan, **options) for name, plan in wanted.items()}
+        return FakeComparison(
+            runs, {name: -1.5 - place for place, name in enumerate(runs)} if reference else None
+        )
+
+    def sweep(self, prompt, expert, *, strengths=(0, 0.5, 1), plan=None, **options):
+        plans = {
+            f"{expert} {strength:g}": RoutingPlan([Override.solo(expert, strength=strength)])
+            for strength in strengths
+        }
+        return self.compare(prompt, plans, **options)
+
+    def merge(self, plan, out, *, rank=None, full=False):
+        if any(one.tokens != "all" for one in plan.overrides):
+            raise PlanError("Override 1 (solo) holds for some tokens only; an adapter cannot.")
+        Path(out).mkdir(parents=True)
+        (Path(out) / "adapter_config.json").write_text("{}")
+        return SimpleNamespace(folder=out, rank=8, errors={}, max_difference=1.2e-6)
+
+
+@dataclass(frozen=True)
+class FakeComparison(Loose):
+    runs: dict
+    reference_logprobs: dict | None
+
+    @property
+    def identical(self):
+        names = list(self.runs)
+        return tuple(
+            (a, b)
+            for place, a in enumerate(names)
+            for b in names[place + 1 :]
+            if self.runs[a].text == self.runs[b].text
+        )
+
+    def divergence(self, a, b):
+        words = [self.runs[name].text.split(" ") for name in (a, b)]
+        pairs = zip(*words, strict=True)
+        return next((step - 1 for step, (x, y) in enumerate(pairs) if x != y), None)
 
 
 def make_trace(

@@ -7,8 +7,8 @@ import pytest
 from fake_studio import NAMES, make_trace
 
 from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.palette import EXPERT_COLOURS, expert_colour, expert_glyph
 from lmoe_studio.ui.payload import MOST_TOKENS, exact_cell, read_pick, trace_payload
-from lmoe_studio.ui.theme import EXPERT_COLOURS, expert_colour, expert_glyph
 
 
 def decoded(payload):

@@ -1,5 +1,7 @@
 // Above the views: how they are coloured, which layer, and the legend. None of it touches the model.
 
+const TOOLTIP_DELAY = 150;
+
 function labelled(text, ...controls) {
   const label = make("label", "control");
   label.append(make("span", "", text), ...controls);
@@ -94,14 +96,13 @@ function makeLegend(view, act) {
   let buttons = [];
 
   function build() {
-    const shares = view.atLayer(view.profile(NONE, NONE), ALL_LAYERS);
     buttons = view.data.experts.map((expert, k) => {
       const chip = make("button", "chip");
       chip.type = "button";
       chip.style.setProperty("--expert", expert.colour);
       chip.title = "Mean weight over the whole text. Click: only this one; shift-click: add it.";
       chip.append(make("span", "glyph", expert.glyph), make("span", "name", expert.name),
-        make("span", "share", (100 * shares[k] * view.data.scale).toFixed(0) + " %"));
+        make("span", "share"));
       chip.addEventListener("click", (event) => act.solo(k, event.shiftKey));
       chip.addEventListener("pointerenter", () => act.hover(k));
       chip.addEventListener("pointerleave", () => act.hover(NONE));
@@ -113,7 +114,9 @@ function makeLegend(view, act) {
 
   function show() {
     const shown = new Set(view.inView());
+    const shares = view.atLayer(view.profile(NONE, NONE), ALL_LAYERS);
     buttons.forEach((chip, k) => {
+      say(chip.lastChild, (100 * shares[k] * view.scale).toFixed(0) + " %");
       chip.setAttribute("aria-pressed", String(view.solo.has(k)));
       chip.classList.toggle("dim", view.colour !== "entropy" && !shown.has(k));
     });
@@ -166,7 +169,7 @@ function makeTooltip(view) {
       const line = make("div", "line");
       line.style.setProperty("--expert", expert.colour);
       line.append(make("span", "glyph", expert.glyph), make("span", "name", expert.name),
-        make("span", "value", ((rows[offset + k] * view.data.scale) / 255).toFixed(2)));
+        make("span", "value", ((rows[offset + k] * view.scale) / 255).toFixed(2)));
       return line;
     });
     node.replaceChildren(head, ...lines);

@@ -18,8 +18,13 @@ function makeDetail(view, act) {
   const next = section("Most likely here");
   const ranking = make("ol", "ranking");
   next.append(ranking);
-  node.append(title, place, facts, weights, layers, next);
+  const override = make("button", "toggle override", "Override selection…");
+  override.type = "button";
+  override.title = "A new override for these tokens at this layer";
+  override.addEventListener("click", () => act.override());
+  node.append(title, place, facts, override, weights, layers, next);
   let rows = [];
+  let profileSize = [0, 0]; // known from when it changed: asking makes the browser lay the page out
 
   function section(heading) {
     const part = make("section");
@@ -28,8 +33,6 @@ function makeDetail(view, act) {
   }
 
   function build() {
-    // A line where every expert would stand if all had the same weight.
-    bars.style.setProperty("--even", 100 / view.K / view.data.scale + "%");
     bars.classList.toggle("with-norms", view.data.has_contributions);
     rows = view.data.experts.map((expert, k) => {
       const row = make("div", "bar");
@@ -62,6 +65,7 @@ function makeDetail(view, act) {
     const values = view.profile(view.lo, view.hi);
     showBars(view.atLayer(values, view.layer));
     drawProfile(values);
+    override.hidden = !act.override;
     next.hidden = !single || !view.data.ranks[view.lo];
     if (!next.hidden) showRanking(view.lo);
   }
@@ -101,14 +105,16 @@ function makeDetail(view, act) {
   }
 
   function showBars(values) {
-    const most = Math.max(1 / view.data.scale, ...values);
+    const most = Math.max(1 / view.scale, ...values);
+    // A line where every expert would stand if all had the same weight.
+    bars.style.setProperty("--even", 100 / view.K / view.scale / most + "%");
     rows.forEach((row, k) => {
       row.fill.style.width = (100 * values[k] / most).toFixed(1) + "%";
-      row.value.textContent = (values[k] * view.data.scale).toFixed(2);
+      say(row.value, (values[k] * view.scale).toFixed(2));
       row.value.classList.add("rough");
       row.norm.textContent = "";
     });
-    note.textContent = "";
+    note.textContent = view.previewing ? "Preview: what the plan would make of these weights." : "";
   }
 
   // Exact numbers from the server take the place of those in steps of 1/255.
@@ -127,8 +133,7 @@ function makeDetail(view, act) {
 
   function drawProfile(values) {
     const ratio = window.devicePixelRatio || 1;
-    const width = profile.clientWidth;
-    const height = profile.clientHeight;
+    const [width, height] = profileSize;
     if (!width) return;
     profile.width = width * ratio;
     profile.height = height * ratio;
@@ -153,7 +158,7 @@ function makeDetail(view, act) {
   }
 
   function mostAtOneLayer(values) {
-    let most = 1 / view.data.scale;
+    let most = 1 / view.scale;
     for (let l = 0; l < view.L; l++) {
       let sum = 0;
       for (let k = 0; k < view.K; k++) sum += values[l * view.K + k];
@@ -186,7 +191,10 @@ function makeDetail(view, act) {
     const layer = Math.floor(((event.clientX - rect.left) / rect.width) * view.L);
     act.setLayer(Math.min(Math.max(layer, 0), view.L - 1));
   });
-  new ResizeObserver(() => view.data && drawProfile(view.profile(view.lo, view.hi))).observe(profile);
+  new ResizeObserver(() => {
+    profileSize = [profile.clientWidth, profile.clientHeight];
+    if (view.data) drawProfile(view.profile(view.lo, view.hi));
+  }).observe(profile);
 
   return { node, build, show, showExact };
 }

@@ -179,7 +179,7 @@ function makeCaption(view) {
     const [words, colours] = meaning(surface, ink);
     text.textContent = "Layers by tokens: " + words;
     ramp.style.background = `linear-gradient(90deg, ${colours.map((rgb) => `rgb(${rgb})`).join()})`;
-    const top = (view.colour === "entropy" ? 1 : view.data.scale) / view.gain;
+    const top = (view.colour === "entropy" ? 1 : view.scale) / view.gain;
     most.textContent = (view.gain > 1 ? "≥ " : "") + Number(top.toFixed(2));
   }
 
@@ -198,8 +198,16 @@ function makeCaption(view) {
   return { node, show };
 }
 
-// A colour of the page's theme as [r, g, b], read from a custom property.
+// A colour of the page's theme as [r, g, b], read from a custom property. It is looked up once for
+// each look of the page, because asking makes the browser lay the page out.
+const themeColours = new Map();
 function themeColour(node, name) {
+  const key = document.body.className + " " + name;
+  if (!themeColours.has(key)) themeColours.set(key, lookUpColour(node, name));
+  return themeColours.get(key);
+}
+
+function lookUpColour(node, name) {
   const probe = make("i");
   probe.style.cssText = `position:absolute;visibility:hidden;color:var(--wb-${name})`;
   node.append(probe);

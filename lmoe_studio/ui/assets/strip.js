@@ -14,8 +14,13 @@ function makeStrip(view, act) {
   let version = 0;
   let painted = [];
   let selected = [];
+  let series; // of the run that is shown
 
+  // As a text grows, the strip follows its end, unless someone has scrolled away from it.
   function build() {
+    const { live } = view.data.run ?? {};
+    const before = node.scrollTop;
+    const atEnd = node.scrollHeight - node.clientHeight - before < 40;
     lines = [];
     spans = view.data.tokens.map((text, index) => {
       const span = tokenSpan(text);
@@ -25,8 +30,11 @@ function makeStrip(view, act) {
       return span;
     });
     node.replaceChildren(...linesOf(spans));
-    node.scrollTop = 0;
+    node.scrollTop = series === view.data.run?.series ? before : 0;
+    if (live && atEnd) node.scrollTop = node.scrollHeight;
+    series = view.data.run?.series;
     selected = [];
+    markSelection();
     painted = new Int32Array(spans.length);
     paint();
   }
@@ -101,6 +109,7 @@ function makeStrip(view, act) {
   function paintToken(span, t, rows, experts) {
     const offset = view.offsetAt(t, view.layer);
     const style = span.style;
+    span.classList.toggle("overridden", view.isTouched(t, view.layer));
     if (view.colour === "entropy") {
       const entropy = normalisedEntropy(rows, offset, view.K);
       style.backgroundColor = `rgba(128, 132, 145, ${(0.55 * entropy ** 2 * view.gain).toFixed(3)})`;
@@ -113,7 +122,7 @@ function makeStrip(view, act) {
     const rgb = view.rgb[k].join(", ");
     style.backgroundColor = `rgba(${rgb}, ${(0.45 * weight).toFixed(3)})`;
     style.borderBottomColor = `rgba(${rgb}, ${(0.12 + 0.88 * weight).toFixed(3)})`;
-    if (view.glyphs && (experts.length > 1 || weight > 1 / view.K)) {
+    if (view.glyphs && weight > (experts.length > 1 ? 0 : 1 / view.K)) {
       span.dataset.glyph = view.data.experts[k].glyph;
     } else delete span.dataset.glyph;
   }

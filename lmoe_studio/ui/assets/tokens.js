@@ -12,6 +12,11 @@ function make(tag, className, text) {
   return node;
 }
 
+// Text that is set anew is laid out anew, even where it is the same.
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 // What stands for a character that could not be seen, or would move the text around it.
 function signFor(character) {
   const code = character.codePointAt(0);

@@ -19,12 +19,20 @@ function decodeWords(text) {
   return words;
 }
 
+function decodeBits(text, count) {
+  const bytes = decodeBytes(text);
+  return Uint8Array.from({ length: count }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1);
+}
+
 function makeView() {
   const view = {
     data: null, // the payload
     T: 0, L: 0, K: 0, // tokens, layers, experts
-    weights: null, // uint8 [token, layer, expert]; 255 stands for data.scale
+    weights: null, // uint8 [token, layer, expert]; 255 stands for scale
+    scale: 1,
     mean: null, // the same over all layers, [token, expert]
+    touched: null, // uint8 [token, layer]: where a plan changed something; null for nowhere
+    previewing: false, // the weights are reckoned here, not those of the run
     layer: ALL_LAYERS, // an index into data.layers
     colour: "dominant", // "dominant", "entropy", or the index of one expert
     solo: new Set(), // experts that the legend has singled out
@@ -34,22 +42,42 @@ function makeView() {
     lo: NONE, hi: NONE, anchor: NONE, // selected tokens; NONE stands for the whole text
   };
 
+  // A further view of the same run keeps what is selected.
   view.load = (data) => {
+    const goesOn = Boolean(view.data?.run && view.data.run.series === data.run?.series);
     view.data = data;
     [view.T, view.L, view.K] = data.shape;
-    view.weights = decodeBytes(data.weights);
+    view.showRun();
     view.flags = decodeBytes(data.flags);
     view.alternatives = decodeWords(data.alternatives);
     view.alternativeLogprobs = decodeWords(data.alternative_logprobs);
     view.rgb = data.experts.map((expert) =>
       [1, 3, 5].map((at) => parseInt(expert.colour.slice(at, at + 2), 16)));
-    view.mean = meanOverLayers(view);
-    view.whole = null;
+    if (goesOn) return;
     view.layer = Math.min(view.layer, view.L - 1);
     view.solo.clear();
     view.hover = NONE;
     if (typeof view.colour === "number" && view.colour >= view.K) view.colour = "dominant";
     view.lo = view.hi = view.anchor = NONE;
+  };
+
+  view.setWeights = (weights, scale, touched, previewing) => {
+    Object.assign(view, { weights, scale, touched, previewing, whole: null });
+    view.mean = meanOverLayers(view);
+  };
+
+  // The weights that the run had.
+  view.showRun = () => {
+    const { weights, scale, overridden } = view.data;
+    view.setWeights(decodeBytes(weights), scale,
+      overridden && decodeBits(overridden, view.T * view.L), false);
+  };
+
+  view.isTouched = (token, layer) => {
+    if (!view.touched) return false;
+    const start = token * view.L;
+    if (layer >= 0) return view.touched[start + layer] > 0;
+    return view.touched.subarray(start, start + view.L).some(Boolean);
   };
 
   // Where the weights of a token at a layer begin, and in which array.

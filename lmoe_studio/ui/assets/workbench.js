@@ -1,9 +1,10 @@
 // The workbench: joins the views around one selection and answers every viewing act by itself.
 
 const ASK_DELAY = 120;
-const TOOLTIP_DELAY = 150;
 const PAGE_OF_TOKENS = 20;
+const SAY_EVERY = 5000;
 
+// SETUP stands before this script: as properties, Gradio loses constants while a tab is not open.
 const root = element.querySelector(".workbench");
 const view = makeView();
 
@@ -52,6 +53,13 @@ const act = {
     recolour();
   },
   point: (event, token, layer) => tooltip.follow(event, token, layer),
+  // Where plans can be made: asks the composer for an override of what is selected.
+  override: SETUP.steered && (() => window.dispatchEvent(new CustomEvent("lmoe:scope", {
+    detail: {
+      tokens: view.lo < 0 ? null : [view.lo, view.hi],
+      layer: view.layer < 0 ? null : view.data.layers[view.layer],
+    },
+  }))),
 };
 
 const strip = makeStrip(view, act);
@@ -90,7 +98,8 @@ function tellAndAsk() {
   timer = setTimeout(() => {
     live.textContent = view.lo < 0 ? "No token selected" : spokenSelection();
     const [lo, hi] = view.lo < 0 ? [0, view.T - 1] : [view.lo, view.hi];
-    if (view.T) trigger("pick", { id: view.data.id, lo, hi, layer: view.layer });
+    const isExact = view.T && !view.previewing && !view.data.run?.live;
+    if (isExact) trigger("pick", { id: view.data.id, lo, hi, layer: view.layer });
   }, ASK_DELAY);
 }
 
@@ -101,7 +110,7 @@ function spokenSelection() {
   const k = strongest(rows, offset, Array.from({ length: view.K }, (_, index) => index));
   const expert = view.data.experts[k];
   const layer = view.layer < 0 ? "all layers" : "layer " + view.data.layers[view.layer];
-  const weight = Math.round((100 * rows[offset + k] * view.data.scale) / 255);
+  const weight = Math.round((100 * rows[offset + k] * view.scale) / 255);
   const more = view.hi > view.lo ? `${view.hi - view.lo + 1} tokens selected, ` : "";
   return `${more}token ${cursor} '${visibleText(view.data.tokens[cursor])}', ${layer}, ` +
     `${expert.glyph} ${expert.name} ${weight} percent`;
@@ -139,13 +148,9 @@ frame.append(main);
 
 function showEmpty() {
   const empty = make("div", "empty");
-  empty.append(make("strong", "", "No trace yet"));
+  empty.append(make("strong", "", SETUP.empty));
   const steps = make("ol");
-  for (const step of [
-    "Write a text above, or take an example.",
-    "Press Trace: one pass through the model records how every token was routed.",
-    "Select tokens and layers here to see which experts were mixed, and how much.",
-  ]) steps.append(make("li", "", step));
+  for (const step of SETUP.steps) steps.append(make("li", "", step));
   empty.append(steps);
   root.replaceChildren(empty);
 }
@@ -162,13 +167,69 @@ function showNotices() {
       "of 1): colours carry little.");
   }
   if (view.K === 1) lines.push("This bank has one expert, so there is nothing to choose between.");
+  lines.push(...(data.run?.notes ?? []));
+  if (isStale()) {
+    lines.unshift("Preview: the plan has changed since this text was written. The weights show the " +
+      "new plan on the same text; Generate to see what it writes.");
+  }
   notices.replaceChildren(...lines.map((line) => make("p", "", line)));
+}
+
+// Whether the composer's plan is another than the one this text was made with.
+function isStale() {
+  const { run } = view.data;
+  const plan = SETUP.steered && window.lmoePlan;
+  return Boolean(run && plan && !run.live && plan.signature !== run.signature);
+}
+
+function preview() {
+  const stale = isStale();
+  if (stale) previewPlan(view, window.lmoePlan.overrides);
+  else if (view.previewing) view.showRun();
+  root.classList.toggle("previewing", stale);
+  return stale;
+}
+
+let planned = false;
+function planChanged() {
+  if (!view.data || planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    const was = view.previewing;
+    if (!preview() && !was) return;
+    recolour();
+    detail.show();
+    if (was !== view.previewing) showNotices();
+    tellAndAsk();
+  });
+}
+
+// Tells the Studio now and then that someone still looks at a run; see ui/runs.py.
+let saidAt = 0;
+function saySeen({ series }) {
+  if (performance.now() - saidAt < SAY_EVERY) return;
+  saidAt = performance.now();
+  trigger("seen", { run: series });
 }
 
 function build() {
   tooltip.hide();
   if (!props.value) return showEmpty();
+  if (props.value.run?.live) saySeen(props.value.run);
+  const grows = view.data?.run && view.data.run.series === props.value.run?.series;
   view.load(props.value);
+  preview();
+  root.classList.toggle("growing", Boolean(view.data.run?.live));
+  if (grows) {
+    strip.build();
+    heatmap.build();
+    toolbar.show();
+    legend.show();
+    detail.show();
+    showNotices();
+    return tellAndAsk();
+  }
   root.replaceChildren(toolbar.node, legend.node, notices, frame, tooltip.node, live);
   toolbar.build();
   legend.build();
@@ -182,7 +243,7 @@ function build() {
 // Named like the property it follows: a quoted name Gradio would take for an event's.
 function exact() {
   const cell = props.exact;
-  if (!cell || !view.data || cell.id !== view.data.id) return;
+  if (!cell || !view.data || view.previewing || cell.id !== view.data.id) return;
   const [lo, hi] = view.lo < 0 ? [0, view.T - 1] : [view.lo, view.hi];
   const isCurrent = cell.lo === lo && cell.hi === hi && cell.layer === view.layer;
   if (cell.gone || isCurrent) detail.showExact(cell);
@@ -190,6 +251,7 @@ function exact() {
 
 watch("value", build);
 watch(exact.name, exact);
+if (SETUP.steered) window.addEventListener("lmoe:plan", planChanged);
 new MutationObserver(() => heatmap.paint())
   .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 build();

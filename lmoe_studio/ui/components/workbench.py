@@ -4,36 +4,43 @@ Python sends one payload a trace. Every viewing act is answered in the page; onl
 the selected cell are asked for, by the event `pick`, and come back as the property `exact`.
 """
 
-from functools import cache
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from lmoe_studio.ui.asset_files import read_asset
-from lmoe_studio.ui.payload import ExactCell, TracePayload
+from lmoe_studio.ui.payload import ExactCell, TracePayload, exact_cell, read_pick
+from lmoe_studio.ui.traces import TraceStore
 
-_SCRIPTS = (
-    "view.js",
-    "tokens.js",
-    "strip.js",
-    "heatmap.js",
-    "detail.js",
-    "controls.js",
-    "workbench.js",
+_FIRST_STEPS = (
+    "Write a text above, or take an example.",
+    "Press Trace: one pass through the model records how every token was routed.",
+    "Select tokens and layers here to see which experts were mixed, and how much.",
 )
 
 
-def build_workbench(**kwargs: Any) -> gr.HTML:
+def build_workbench(
+    *, steered: bool = False, steps: Sequence[str] = _FIRST_STEPS, **kwargs: Any
+) -> gr.HTML:
     """An empty workbench; it has an event `pick` and is filled by `show_trace`.
 
     A function, because Gradio writes a stub file beside the source of every new component class.
     The template is constant, because data put through Gradio's templates is run as JavaScript.
+
+    Args:
+        steered: previews the composer's plan, and offers the selection to it as a scope.
+        steps: what to do first, said while there is nothing to show.
+        kwargs: Gradio's own.
     """
+    empty = "Nothing written yet" if steered else "No trace yet"
+    setup = {"steered": steered, "empty": empty, "steps": list(steps)}
     return gr.HTML(
         None,
         html_template='<div class="workbench"></div>',
-        css_template=_css(),
-        js_on_load=_script(),
+        css_template=read_asset("pieces.css", "workbench.css"),
+        js_on_load=f"const SETUP = {json.dumps(setup)};\n{read_asset('workbench.js')}",
         apply_default_css=False,
         exact=None,
         **kwargs,
@@ -55,11 +62,17 @@ def show_gone(key: str) -> dict[str, Any]:
     return gr.update(exact={"id": key, "gone": True})
 
 
-@cache
-def _css() -> str:
-    return read_asset("workbench.css")
+def answer_pick(traces: TraceStore) -> Callable[[gr.EventData, gr.Request], dict[str, Any]]:
+    """The handler of a workbench's `pick`: exact numbers of the cell asked for."""
 
+    def _on_pick(event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        asked = event._data
+        key = asked.get("id") if isinstance(asked, dict) else None
+        trace = traces.get(request.username or "", key)
+        cell = read_pick(asked, trace) if trace else None
+        if trace is None or cell is None:
+            return show_gone(str(key))
+        lo, hi, layer = cell
+        return show_exact(exact_cell(trace, key=str(key), lo=lo, hi=hi, layer=layer))
 
-@cache
-def _script() -> str:
-    return read_asset(*_SCRIPTS)
+    return _on_pick

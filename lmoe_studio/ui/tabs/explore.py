@@ -11,20 +11,16 @@ import gradio as gr
 
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.components.workbench import (
-    build_workbench,
-    show_exact,
-    show_gone,
-    show_trace,
-)
+from lmoe_studio.ui.components.workbench import answer_pick, build_workbench, show_trace
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.export import TraceFormat, write_trace
 from lmoe_studio.ui.outcome import Outcome, trace_text
 from lmoe_studio.ui.page import Follower, Page, user_of
-from lmoe_studio.ui.payload import exact_cell, read_pick, trace_payload
+from lmoe_studio.ui.payload import trace_payload
 from lmoe_studio.ui.source import SourceState
 
 TITLE = "Explore"
+KEPT = {"trace": "", "text": ""}
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _MODEL = {
@@ -33,8 +29,6 @@ _MODEL = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-_STORAGE = "lmoe-studio"
-"""Prefix of what the browser keeps; also its fixed "secret", so that a restart loses nothing."""
 _MOST_CHARACTERS = 500_000
 _MOST_KEPT = 100_000
 
@@ -53,8 +47,6 @@ class Parts:
     csv: gr.Button
     parquet: gr.Button
     file: gr.DownloadButton
-    trace_id: gr.BrowserState
-    text: gr.BrowserState
 
 
 def build(page: Page) -> Follower:
@@ -99,17 +91,13 @@ def _lay_out() -> Parts:
             apply_default_css=False,
         )
     file = gr.DownloadButton(visible="hidden", elem_id="export-file")
-    trace_id = gr.BrowserState("", storage_key=f"{_STORAGE}-trace", secret=_STORAGE)
-    saved = gr.BrowserState("", storage_key=f"{_STORAGE}-text", secret=_STORAGE)
-    return Parts(
-        prompt, run, cut, buttons, notice, workbench, exports, csv, parquet, file, trace_id, saved
-    )
+    return Parts(prompt, run, cut, buttons, notice, workbench, exports, csv, parquet, file)
 
 
 def _wire_trace(page: Page, parts: Parts) -> None:
     outputs = [
         page.status, parts.notice, parts.cut, parts.run,
-        parts.workbench, parts.trace_id, parts.exports,
+        parts.workbench, page.kept["trace"], parts.exports,
     ]  # fmt: skip
 
     def _show(outcome: Outcome, user: str) -> list[Any]:
@@ -165,9 +153,9 @@ def _wire_memory(page: Page, parts: Parts) -> None:
     # The text stays in the browser: what is typed must not wait for the server. A very long one is
     # not kept, as it would be stored anew with every key.
     keep = f"(text) => text.length <= {_MOST_KEPT} ? text : ''"
-    parts.prompt.change(None, parts.prompt, parts.text, js=keep, **_QUIET)
+    parts.prompt.change(None, parts.prompt, page.kept["text"], js=keep, **_QUIET)
     bring_back = "(saved, typed) => typed || saved || ''"
-    page.app.load(None, [parts.text, parts.prompt], parts.prompt, js=bring_back, **_QUIET)
+    page.app.load(None, [page.kept["text"], parts.prompt], parts.prompt, js=bring_back, **_QUIET)
 
     def _on_open(key: object, request: gr.Request) -> list[Any]:
         trace = page.traces.get(user_of(request), key)
@@ -176,22 +164,13 @@ def _wire_memory(page: Page, parts: Parts) -> None:
         payload = trace_payload(trace, key=str(key))
         return [show_trace(payload), gr.update(visible=True)]
 
-    page.app.load(_on_open, parts.trace_id, [parts.workbench, parts.exports], **_QUIET)
+    page.app.load(_on_open, page.kept["trace"], [parts.workbench, parts.exports], **_QUIET)
 
 
 def _wire_workbench(page: Page, parts: Parts) -> None:
-    def _on_pick(event: gr.EventData, request: gr.Request) -> Any:
-        asked = event._data
-        key = asked.get("id") if isinstance(asked, dict) else None
-        trace = page.traces.get(user_of(request), key)
-        cell = read_pick(asked, trace) if trace else None
-        if trace is None or cell is None:
-            return show_gone(str(key))
-        lo, hi, layer = cell
-        return show_exact(exact_cell(trace, key=str(key), lo=lo, hi=hi, layer=layer))
-
     # "multiple": with "always_last" Gradio would replay the first event's data.
-    parts.workbench.pick(_on_pick, None, parts.workbench, trigger_mode="multiple", **_QUIET)
+    on_pick = answer_pick(page.traces)
+    parts.workbench.pick(on_pick, None, parts.workbench, trigger_mode="multiple", **_QUIET)
 
 
 def _wire_export(page: Page, parts: Parts) -> None:
@@ -218,5 +197,5 @@ def _wire_export(page: Page, parts: Parts) -> None:
         (parts.parquet, "parquet"),
     )
     for button, kind in kinds:
-        made = button.click(_exporter(kind), parts.trace_id, outputs, api_visibility="private")
+        made = button.click(_exporter(kind), page.kept["trace"], outputs, api_visibility="private")
         made.then(None, js=press, **_QUIET)

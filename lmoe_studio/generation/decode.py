@@ -1,0 +1,181 @@
+"""The decoding loop, over token ids: one forward pass a step, a plan and a seed of its own a row."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from lmoe_studio.generation.sampling import Sampler
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.tracing.recording import Recording
+
+Finish = Literal["length", "end", "stop string", "stopped"]
+"""Why a text ended: as long as asked for, the model's end token, a stop string, or told to stop."""
+PlanOf = Callable[[int, Sequence[int]], RoutingPlan | None]
+"""Asked before each pass: the plan of a row, given its tokens up to the end of that pass."""
+
+_PASS = 1024  # tokens of one pass over a prompt, all rows together: bounds the logits' memory
+
+
+@dataclass
+class Row:
+    """One sequence of a batch while it is written."""
+
+    prompt: list[int]
+    sampler: Sampler
+    written: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    """Whoever reads the steps may set it: the row then ends."""
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.written
+
+
+def decode_steps(
+    model: MixtureModel,
+    rows: Sequence[Row],
+    *,
+    max_new_tokens: int,
+    end_ids: frozenset[int],
+    plan_of: PlanOf,
+    should_stop: Callable[[], bool],
+    turn: AbstractContextManager[object],
+    recording: Recording | None,
+) -> Iterator[int]:
+    """Write tokens into `rows`, one a step, until every row has finished.
+
+    With a recording a token is yielded after the pass that read it, so that its routing is known;
+    a finished row idles along, its tokens thrown away.
+
+    Args:
+        model: the routed model.
+        rows: prompts in, written tokens out; at least one.
+        max_new_tokens: the most that a row may write.
+        end_ids: tokens that end a text.
+        plan_of: each row's plan.
+        should_stop: asked before every pass; True ends all rows.
+        turn: entered for each forward pass.
+        recording: hears every pass.
+
+    Yields:
+        The number of the step, from 0; each row that had not finished has one more token.
+    """
+    batch = _Batch(model, rows, plan_of, turn, recording)
+    logits = batch.read_prompts(should_stop)
+    for step in range(max_new_tokens):
+        if logits is None or should_stop():
+            _finish_all(rows, "stopped")
+            return
+        tokens = batch.choose(logits)
+        for row, token in zip(rows, tokens, strict=True):
+            if row.finish is None:
+                row.written.append(token)
+                if token in end_ids:
+                    row.finish = "end"
+        if step + 1 == max_new_tokens:
+            _finish_all(rows, "length")
+        if recording is not None:
+            logits = batch.read(tokens, step)
+        yield step
+        if all(row.finish for row in rows):
+            return
+        if recording is None:
+            logits = batch.read(tokens, step)
+
+
+def _finish_all(rows: Sequence[Row], finish: Finish) -> None:
+    for row in rows:
+        row.finish = row.finish or finish
+
+
+class _Batch:
+    """The tensors behind the rows: padding, mask, cache."""
+
+    def __init__(
+        self,
+        model: MixtureModel,
+        rows: Sequence[Row],
+        plan_of: PlanOf,
+        turn: AbstractContextManager[object],
+        recording: Recording | None,
+    ) -> None:
+        self._model = model
+        self._rows = rows
+        self._plan_of = plan_of
+        self._turn = turn
+        self._recording = recording
+        self._device = next(model.parameters()).device
+        self._width = max(len(row.prompt) for row in rows)
+        lengths = [len(row.prompt) for row in rows]
+        self._mask = self._padding_mask(lengths) if len(set(lengths)) > 1 else None
+        self._cache: Cache | None = None
+
+    def read_prompts(self, should_stop: Callable[[], bool]) -> Tensor | None:
+        """Logits `[batch, vocab]` for the first new token; None if told to stop."""
+        padded = [[0] * (self._width - len(row.prompt)) + row.prompt for row in self._rows]
+        ids = torch.tensor(padded, device=self._device)
+        plans = [self._plan_of(i, row.prompt) for i, row in enumerate(self._rows)]
+        stride = max(_PASS // len(self._rows), 1)
+        logits = None
+        for start in range(0, self._width, stride):
+            if should_stop():
+                return None
+            logits = self._forward(ids[:, start : start + stride], plans, start, step=-1)
+        return logits
+
+    def read(self, tokens: list[int], step: int) -> Tensor:
+        """Logits `[batch, vocab]` for the token after these, which are those of `step`."""
+        ids = torch.tensor([[token] for token in tokens], device=self._device)
+        plans = [
+            None if len(row.written) <= step else self._plan_of(i, row.ids)
+            for i, row in enumerate(self._rows)
+        ]
+        return self._forward(ids, plans, self._width + step, step=step)
+
+    @torch.inference_mode()
+    def choose(self, logits: Tensor) -> list[int]:
+        return [
+            row.sampler.choose(row.ids, logits[i]) if row.finish is None else 0
+            for i, row in enumerate(self._rows)
+        ]
+
+    @torch.inference_mode()
+    def _forward(
+        self, ids: Tensor, plans: list[RoutingPlan | None], start: int, *, step: int
+    ) -> Tensor:
+        recording = self._recording
+        with self._turn:
+            output = self._model(
+                ids,
+                self._mask_until(start + ids.shape[1]),
+                plan=plans,
+                steps=torch.full_like(ids, step),
+                past_key_values=self._cache,
+                use_cache=True,
+                record=recording is not None,
+                contributions=recording is not None and recording.contributions,
+                logits_to_keep=1 if recording is None else 0,
+            )
+        self._cache = output.past_key_values
+        if recording is not None:
+            recording.add(ids, output)
+        return output.logits[:, -1]
+
+    def _padding_mask(self, lengths: list[int]) -> Tensor:
+        first = self._width - torch.tensor(lengths, device=self._device)
+        return (torch.arange(self._width, device=self._device) >= first[:, None]).long()
+
+    def _mask_until(self, stop: int) -> Tensor | None:
+        """None where nothing is padded: a mask would cost time and change the last digits."""
+        if self._mask is None:
+            return None
+        missing = stop - self._mask.shape[1]
+        if missing > 0:
+            self._mask = torch.nn.functional.pad(self._mask, (0, missing), value=1)
+        return self._mask[:, :stop]

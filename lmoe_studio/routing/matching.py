@@ -1,0 +1,102 @@
+"""Where a text or a regular expression occurs in a stream of tokens. Plain strings, no torch.
+
+A prompt token is in scope if a match anywhere in the prompt overlaps it. A generated token is in
+scope if a match overlaps it in the text up to and including that token: what comes later cannot
+be known while generating, so a match counts from the token that completes it.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import regex
+
+from lmoe_studio.errors import PlanError
+
+MAX_PATTERN = 200
+"""Characters of a text or a regular expression."""
+_SECONDS = 0.1  # for one search; ordinary patterns take a thousandth of it
+_PROBES = ("a", "A", "0", " ", "_", "-", ".", "\n", "ab", "a ", "a1")
+
+Tokens = Sequence[str]
+"""The text that each token adds; empty for a part of a character."""
+
+
+@lru_cache(maxsize=256)
+def compile_regex(pattern: str) -> "regex.Pattern[str]":
+    """Compile and try a pattern on texts that make a slow one take forever.
+
+    Raises:
+        ValueError: the pattern is invalid, or takes too long; the message is one clause.
+    """
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression ({error})") from None
+    letters = {letter for letter in pattern if letter.isprintable()}
+    for probe in sorted(letters.union(_PROBES)):
+        try:
+            _find(compiled, probe * 60 + "\0")
+        except TimeoutError:
+            raise ValueError(
+                f"the regular expression '{pattern}' can take forever; write it without nested or "
+                "overlapping repetition"
+            ) from None
+    return compiled
+
+
+@lru_cache(maxsize=256)
+def literal(text: str) -> "regex.Pattern[str]":
+    """A pattern that matches a text as it stands."""
+    return regex.compile(regex.escape(text))
+
+
+class TokenText:
+    """The text of one sequence as it grows, and where in it each token lies."""
+
+    def __init__(self, prompt: Tokens) -> None:
+        self._text = "".join(prompt)
+        self._prompt = list(prompt)
+        self._last = 0
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    def positions(self, pattern: "regex.Pattern[str]") -> tuple[int, ...]:
+        """Positions of the prompt tokens that a match overlaps."""
+        matches = self._matches(pattern, "".join(self._prompt))
+        found, offset, current = [], 0, 0
+        for position, text in enumerate(self._prompt):
+            start, stop = offset, offset + max(len(text), 1)
+            while current < len(matches) and matches[current][1] <= start:
+                current += 1
+            if current < len(matches) and matches[current][0] < stop:
+                found.append(position)
+            offset += len(text)
+        return tuple(found)
+
+    def add(self, token: str) -> None:
+        """Take in the text of a generated token."""
+        self._last = len(token)
+        self._text += token
+
+    def last_matches(self, pattern: "regex.Pattern[str]") -> bool:
+        """Whether a match overlaps the token that came last."""
+        start = len(self._text) - self._last
+        return any(stop > start for _, stop in self._matches(pattern, self._text))
+
+    def _matches(self, pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
+        try:
+            return _find(pattern, text)
+        except TimeoutError:
+            raise PlanError(
+                f"The regular expression '{pattern.pattern}' takes longer than {_SECONDS:g} s on "
+                "this text; write it without nested or overlapping repetition."
+            ) from None
+
+
+def _find(pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
+    """Start and stop of each match that is not empty. Raises TimeoutError."""
+    spans = (match.span() for match in pattern.finditer(text, timeout=_SECONDS))
+    return [(start, stop) for start, stop in spans if stop > start]

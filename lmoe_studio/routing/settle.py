@@ -1,0 +1,71 @@
+"""PlanRow: settles the text scopes of a plan for one sequence, so that routing needs no texts.
+
+`TextMatch` and `RegexMatch` become positions before each forward pass.
+"""
+
+from collections.abc import Callable
+
+import regex
+
+from lmoe_studio.routing.matching import Tokens, TokenText, compile_regex, literal
+from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, TextMatch
+
+
+def needs_text(plan: RoutingPlan | None) -> bool:
+    """Whether a plan has a scope that only the tokens' texts can settle."""
+    return plan is not None and any(_pattern(one) is not None for one in plan.overrides)
+
+
+class PlanRow:
+    """The texts of one sequence, as far as its plan wants to know them."""
+
+    def __init__(self, prompt: Tokens) -> None:
+        """`prompt`: the text that each token adds; empty for a part of a character."""
+        self._text = TokenText(prompt)
+
+    def for_prompt(self, plan: RoutingPlan | None) -> RoutingPlan | None:
+        """The plan for the pass over the prompt."""
+        return _settled(plan, self._text.positions)
+
+    def for_step(self, plan: RoutingPlan | None, position: int, token: str) -> RoutingPlan | None:
+        """The plan for the pass over one new token, which is taken in."""
+        self._text.add(token)
+        return _settled(plan, lambda one: (position,) if self._text.last_matches(one) else ())
+
+    def for_continuation(self, plan: RoutingPlan | None, tokens: Tokens) -> RoutingPlan | None:
+        """The plan for one pass over the prompt and given new tokens, which are taken in."""
+        patterns = {p for one in (plan.overrides if plan else ()) if (p := _pattern(one))}
+        found = {pattern: list(self._text.positions(pattern)) for pattern in patterns}
+        for position, token in enumerate(tokens, start=self._text.prompt_length):
+            self._text.add(token)
+            for pattern in patterns:
+                if self._text.last_matches(pattern):
+                    found[pattern].append(position)
+        return _settled(plan, lambda one: tuple(found[one]))
+
+
+def _settled(
+    plan: RoutingPlan | None, find: Callable[["regex.Pattern[str]"], tuple[int, ...]]
+) -> RoutingPlan | None:
+    if plan is None or not needs_text(plan):
+        return plan
+    settled = []
+    for override in plan.overrides:
+        pattern = _pattern(override)
+        if pattern is None:
+            settled.append(override)
+        else:  # at strength 0 it keeps its place and does nothing
+            found = find(pattern)
+            changes = {"tokens": found} if found else {"tokens": "all", "strength": 0.0}
+            settled.append(override.model_copy(update=changes))
+    return RoutingPlan(settled)
+
+
+def _pattern(override: Override) -> "regex.Pattern[str] | None":
+    match override.tokens:
+        case TextMatch(text=text):
+            return literal(text)
+        case RegexMatch(regex=pattern):
+            return compile_regex(pattern)
+        case _:
+            return None

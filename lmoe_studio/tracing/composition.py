@@ -1,0 +1,68 @@
+"""The cross-term meter: how far the two compositions differ on a text."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lmoe_studio.errors import AdapterError
+from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.mixture import MixtureModel, PlanArgument
+
+
+@torch.inference_mode()
+def composition_gap(
+    model: MixtureModel, ids: list[int], *, plan: PlanArgument = None
+) -> pd.DataFrame:
+    """Both compositions of every bank layer's update, on what the layer reads in one forward pass.
+
+    The pass itself uses the bank's own composition, so each layer is measured where it is, not
+    after a difference that the layers before it made. See `Studio.composition_gap`.
+    """
+    for layer in model.bank_layers.values():
+        ranks = {rank for rank, _ in layer.layout if rank}
+        if len(ranks) > 1:
+            raise AdapterError(
+                f"The experts have different ranks in {layer.name} "
+                f"({', '.join(map(str, sorted(ranks)))}), so composition 'factor' does not exist."
+            )
+    rows = list[dict[str, Any]]()
+
+    def listen(layer: Any, args: tuple[Any, ...]) -> None:
+        _measure(rows, layer, args[0])
+
+    hooks = [layer.register_forward_pre_hook(listen) for layer in model.bank_layers.values()]
+    device = next(model.parameters()).device
+    try:
+        model(torch.tensor([ids], device=device), plan=plan, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    frame = pd.DataFrame(rows)
+    return frame.sort_values("layer", kind="stable", ignore_index=True)
+
+
+def _measure(rows: list[dict[str, Any]], layer: LoRABankLinear, x: Tensor) -> None:
+    weights = layer.rank_weights(x)
+    if weights is None:
+        return
+    mixed = {kind: layer.mix(x, weights, kind) for kind in ("output", "factor")}
+    output, factor = _norm(layer, mixed["output"]), _norm(layer, mixed["factor"])
+    apart = _norm(layer, mixed["output"] - mixed["factor"])
+    number = next(int(part) for part in layer.name.split(".") if part.isdigit())
+    rows.append(
+        {
+            "layer": number,
+            "module": layer.name,
+            "output": output,
+            "factor": factor,
+            "gap": apart / output if output else float("nan"),
+        }
+    )
+
+
+def _norm(layer: LoRABankLinear, mixed: Tensor) -> float:
+    """`‖B mixed‖` over all positions, through BᵀB."""
+    b, mixed = layer.lora_b.double(), mixed.double()
+    return float((((mixed @ (b.T @ b)) * mixed).sum()).clamp_min(0).sqrt())

@@ -1,0 +1,111 @@
+"""Recording: the trace of a batch while it grows, pass by pass, under the cache."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lmoe_studio.mixture import MixtureModel, MixtureOutput, RoutingRecord
+from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.tracing.recorder import TokenScores, make_trace, score_predictions
+from lmoe_studio.tracing.records import FloatArray, RoutingTrace
+from lmoe_studio.tracing.token_texts import TokenTexts
+
+
+class Recording:
+    """Keeps what every pass over a left-padded batch says of each token, on the CPU.
+
+    A token's routing comes from the pass that reads it, its scores from the pass before.
+    """
+
+    def __init__(self, alternatives: int, *, contributions: bool = False) -> None:
+        self.alternatives = alternatives
+        self.contributions = contributions
+        self._routing: list[RoutingRecord] = []
+        self._scores: list[list[TokenScores]] = []  # by row, one entry a pass
+        self._next: Tensor | None = None  # logits [batch, vocab] for the token that comes next
+
+    def add(self, ids: Tensor, output: MixtureOutput) -> None:
+        """Take in one pass.
+
+        Args:
+            ids: `[batch, seq]`, the tokens it read.
+            output: what came of it, with logits of every position and the routing.
+        """
+        assert output.routing is not None
+        self._routing.append(_on_cpu(output.routing))
+        if not self._scores:
+            self._scores = [[] for _ in ids]
+        for row, scores in enumerate(self._scores):
+            if self._next is None:
+                scores.append(TokenScores.unknown(1, self.alternatives))
+            else:
+                scores.append(self._score(self._next[row, None], ids[row, :1]))
+            if ids.shape[1] > 1:
+                scores.append(self._score(output.logits[row, :-1], ids[row, 1:]))
+        self._next = output.logits[:, -1].clone()
+
+    @property
+    def length(self) -> int:
+        """Places recorded so far, padding included."""
+        return sum(one.logits.shape[1] for one in self._routing)
+
+    def last_weights(self, row: int) -> FloatArray:
+        """`[site, expert]`: the routing weights of the token that was read last."""
+        return self._routing[-1].weights[row, -1].numpy()
+
+    def trace(
+        self,
+        model: MixtureModel,
+        texts: TokenTexts,
+        ids: list[int],
+        *,
+        row: int,
+        padding: int,
+        prompt_length: int,
+        plan: RoutingPlan | None,
+        seed: int,
+    ) -> RoutingTrace:
+        """The trace of one row so far.
+
+        Args:
+            model: the routed model.
+            texts: gives the tokens' texts.
+            ids: the row's tokens without padding.
+            row: which row.
+            padding: how many places before its first token are padding.
+            prompt_length: how many tokens are the prompt's.
+            plan: what it ran under.
+            seed: of the sampling.
+        """
+        where = slice(padding, padding + len(ids))
+        scores = TokenScores.join(self._scores[row]).rows(where)
+        unknown = TokenScores.unknown(1, self.alternatives)
+        scores = TokenScores.join([unknown, scores.rows(slice(1, None))])
+        routing = _row(self._routing, row, where)
+        return make_trace(
+            model, texts, ids, routing, scores, plan=plan, prompt_length=prompt_length, seed=seed
+        )
+
+    def _score(self, logits: Tensor, ids: Tensor) -> TokenScores:
+        return score_predictions(logits, ids, self.alternatives)
+
+
+_PARTS = ("logits", "probs", "router_weights", "weights", "contributions")
+
+
+def _on_cpu(routing: RoutingRecord) -> RoutingRecord:
+    found = {name: getattr(routing, name) for name in _PARTS}
+    return replace(
+        routing, **{n: None if t is None else t.detach().float().cpu() for n, t in found.items()}
+    )
+
+
+def _row(passes: list[RoutingRecord], row: int, where: slice) -> RoutingRecord:
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(one, name) for one in passes]
+        if parts[0] is None:
+            return None
+        return torch.cat([part[row : row + 1] for part in parts], dim=1)[:, where]
+
+    return replace(passes[0], **{name: join(name) for name in _PARTS})

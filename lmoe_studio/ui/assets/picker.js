@@ -1,0 +1,136 @@
+// Two plans to compare: from the composer, from its presets, one expert alone, or pasted.
+
+const KEPT_PLAN = "lmoe-studio-plan";
+const KEPT_PRESETS = "lmoe-studio-presets";
+const KEPT_PICKS = "lmoe-studio-picks";
+
+const root = element.querySelector(".picker");
+let names = [];
+let picks = readPicks();
+const sides = { a: makeSide("a", "A"), b: makeSide("b", "B") };
+
+function kept(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
+function readPicks() {
+  const saved = kept(KEPT_PICKS);
+  const isPick = (pick) => typeof pick?.choice === "string" && typeof pick?.json === "string";
+  const blank = { a: { choice: "router", json: "" }, b: { choice: "", json: "" } };
+  return isPick(saved?.a) && isPick(saved?.b) ? saved : blank;
+}
+
+function presets() {
+  const saved = kept(KEPT_PRESETS);
+  return Array.isArray(saved) ? saved.filter((one) => typeof one?.name === "string") : [];
+}
+
+function makeSide(side, label) {
+  const node = make("div", "side");
+  const select = make("select");
+  const json = make("textarea");
+  select.setAttribute("aria-label", "Plan " + label);
+  json.setAttribute("aria-label", "Plan " + label + " as JSON");
+  json.placeholder = '{"version": 1, "overrides": […]}';
+  json.rows = 4;
+  json.spellcheck = false;
+  const head = make("label", "head");
+  head.append(make("strong", "", label), select);
+  node.append(head, json);
+  select.addEventListener("focus", show);
+  select.addEventListener("change", () => update(side, { choice: select.value }));
+  json.addEventListener("input", () => update(side, { json: json.value }));
+  return { node, select, json };
+}
+
+function update(side, change) {
+  Object.assign(picks[side], change);
+  show();
+  changed();
+}
+
+function optionsOf() {
+  const group = (label, entries) => {
+    const node = Object.assign(make("optgroup"), { label });
+    node.append(...entries.map(([value, text]) => Object.assign(make("option", "", text), { value })));
+    return node;
+  };
+  const groups = [group("Plans", [
+    ["router", "The router alone"], ["compose", "The plan in Compose"], ["json", "A plan as JSON…"],
+  ])];
+  const saved = presets();
+  if (saved.length) groups.push(group("Presets", saved.map(({ name }) => ["preset:" + name, name])));
+  groups.push(group("One expert alone", names.map((name) => ["solo:" + name, "solo " + name])));
+  return groups;
+}
+
+function show() {
+  for (const [side, { select, json }] of Object.entries(sides)) {
+    select.replaceChildren(...optionsOf());
+    select.value = picks[side].choice;
+    if (select.selectedIndex < 0) select.value = picks[side].choice = "router";
+    json.hidden = picks[side].choice !== "json";
+    if (json.value !== picks[side].json) json.value = picks[side].json;
+  }
+}
+
+function overridesOf({ choice, json }) {
+  if (choice === "json") return { json };
+  if (choice === "compose") return { overrides: kept(KEPT_PLAN)?.plan ?? [] };
+  if (choice.startsWith("preset:")) {
+    return { overrides: presets().find((one) => one.name === choice.slice(7))?.plan ?? [] };
+  }
+  if (choice.startsWith("solo:")) {
+    return { overrides: [{ operation: "solo", weights: { [choice.slice(5)]: 1 } }] };
+  }
+  return { overrides: [] };
+}
+
+function changed() {
+  props.value = { a: overridesOf(picks.a), b: overridesOf(picks.b) };
+  try {
+    localStorage.setItem(KEPT_PICKS, JSON.stringify(picks));
+  } catch { /* full, or forbidden */ }
+}
+
+function exchange() {
+  picks = { a: picks.b, b: picks.a };
+  show();
+  changed();
+}
+
+function promote() {
+  picks.a = structuredClone(picks.b);
+  show();
+  changed();
+}
+
+const tools = make("div", "tools");
+for (const [text, hint, act] of [
+  ["Swap", "A becomes B, and B becomes A", exchange],
+  ["Promote B to A", "What is B now is A from here on", promote],
+]) {
+  const button = make("button", "toggle", text);
+  button.type = "button";
+  button.title = hint;
+  button.addEventListener("click", act);
+  tools.append(button);
+}
+
+// Named like the property it follows: a quoted name Gradio would take for an event's.
+function experts() {
+  names = (props.experts ?? []).map((expert) => expert.name);
+  if (!picks.b.choice && names.length) picks.b.choice = "solo:" + names[0];
+  root.replaceChildren(sides.a.node, tools, sides.b.node);
+  show();
+  changed();
+}
+
+watch(experts.name, experts);
+window.addEventListener("lmoe:plan", changed);
+window.addEventListener("storage", changed);
+if (props.experts?.length) experts();

@@ -1,0 +1,24 @@
+"""A colour and a letter for each expert, used in every view and figure; nothing of Gradio."""
+
+from string import ascii_uppercase
+
+EXPERT_COLOURS = (
+    "#860AA6", "#AAABFE", "#C6B307", "#A80404", "#009570", "#6E739F",
+    "#996BFF", "#EF8BAD", "#E73256", "#9B3363", "#A8B77B", "#2F1BFF",
+)  # fmt: skip
+"""Tellable apart, also with colour-blindness, on light and on dark; the first few are the best."""
+
+
+def expert_colour(index: int) -> str:
+    """The colour of an expert; repeats after twelve, so it never stands without its glyph."""
+    return EXPERT_COLOURS[index % len(EXPERT_COLOURS)]
+
+
+def expert_glyph(index: int) -> str:
+    """A, B, …, Z, AA, AB, …: unique for every expert."""
+    letters = ""
+    index += 1
+    while index:
+        index, digit = divmod(index - 1, 26)
+        letters = ascii_uppercase[digit] + letters
+    return letters

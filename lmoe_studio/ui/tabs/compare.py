@@ -1,0 +1,267 @@
+"""Compare: the same prompt and seed under two plans and without experts."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from lmoe_studio.errors import TextError
+from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.ui import panels
+from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.compared import ComparisonView, comparison_view, sweep_view
+from lmoe_studio.ui.components.comparison import build_comparison, build_picker, show_comparison
+from lmoe_studio.ui.components.composer import show_experts
+from lmoe_studio.ui.page import Follower, Page, user_of
+from lmoe_studio.ui.plan_form import read_picks
+from lmoe_studio.ui.problems import problem_panel
+from lmoe_studio.ui.runs import in_background
+from lmoe_studio.ui.settings_form import SettingsForm, build_settings
+from lmoe_studio.ui.source import SourceState
+from lmoe_studio.ui.writing import options_of, read_settings
+
+if TYPE_CHECKING:
+    from lmoe_studio.studio import Studio
+
+TITLE = "Compare"
+KEPT = {"compared": "", "reference": ""}
+LEAST_STEPS, MOST_STEPS = 3, 7
+
+_QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+_MODEL = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+_MOST_CHARACTERS = 100_000
+
+Work = Callable[["Studio", Event], ComparisonView]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components that handlers read or write."""
+
+    prompt: gr.Textbox
+    compare: gr.Button
+    stop: gr.Button
+    same: gr.Button
+    picker: gr.HTML
+    reference: gr.Textbox
+    settings: SettingsForm
+    notice: gr.HTML
+    comparison: gr.HTML
+    expert: gr.Dropdown
+    steps: gr.Slider
+    sweep: gr.Button
+    swept: gr.HTML
+    run: gr.State
+
+
+def build(page: Page) -> Follower:
+    """Lay out the tab and wire it."""
+    parts = _lay_out()
+    _wire_compare(page, parts)
+    _wire_sweep(page, parts)
+    _wire_memory(page, parts)
+
+    def _on_stop(run: str, request: gr.Request) -> Any:
+        page.runs.stop(user_of(request), run)
+        return gr.update(interactive=False, value="Stopping…")
+
+    parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
+    outputs = [parts.notice, parts.compare, parts.sweep, parts.picker, parts.expert]
+    return Follower(outputs, _on_source)
+
+
+def _lay_out() -> Parts:
+    with gr.Row(elem_classes="ask"):
+        prompt = gr.Textbox(
+            label="Beginning of the text, the same for all",
+            placeholder="The model goes on from here…",
+            lines=2, max_lines=6, max_length=_MOST_CHARACTERS, scale=8, elem_id="compare-prompt",
+        )  # fmt: skip
+        compare = gr.Button(
+            "Compare", variant="primary", interactive=False, scale=0, min_width=112,
+            elem_id="compare", elem_classes="primary-act",
+        )  # fmt: skip
+        stop = gr.Button(
+            "Stop", interactive=False, scale=0, min_width=72,
+            elem_id="compare-stop", elem_classes="stop-act",
+        )  # fmt: skip
+    with gr.Row(elem_classes="starts"):
+        same = gr.Button("The beginning from Compose", size="sm", scale=0, min_width=170)
+    picker = build_picker(elem_id="picker")
+    reference = gr.Textbox(
+        label="Reference text (optional): how likely each finds it after the beginning",
+        lines=1, max_lines=4, max_length=_MOST_CHARACTERS, elem_id="reference",
+    )  # fmt: skip
+    settings = build_settings("compare-settings")
+    notice = gr.HTML(apply_default_css=False, elem_id="compare-notice", elem_classes="notice")
+    comparison = build_comparison(elem_id="comparison")
+    with gr.Accordion("Sweep one expert's strength", open=False, elem_id="sweep"):
+        with gr.Row(elem_classes="settings"):
+            expert = gr.Dropdown(label="Expert", choices=[], elem_id="sweep-expert")
+            steps = gr.Slider(
+                LEAST_STEPS, MOST_STEPS, value=5, step=1,
+                label="Steps from 0 (plan A as it is) to 1 (this expert alone)",
+            )  # fmt: skip
+            sweep = gr.Button(
+                "Sweep", interactive=False, scale=0, min_width=96, elem_id="run-sweep"
+            )
+        swept = build_comparison(elem_id="swept")
+    return Parts(
+        prompt, compare, stop, same, picker, reference, settings, notice, comparison, expert, steps,
+        sweep, swept, gr.State(""),
+    )  # fmt: skip
+
+
+def _wire_compare(page: Page, parts: Parts) -> None:
+    def _on_compare(
+        prompt: str, picks: object, reference: str, length: object, greedy: object,
+        temperature: object, seed: object, chat: object, request: gr.Request,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        def work() -> Work:
+            plans = dict(zip("AB", read_picks(picks), strict=True))
+            options = options_of(read_settings(length, greedy, temperature, seed, chat))
+
+            def compare(studio: "Studio", stop: Event) -> ComparisonView:
+                _check(studio, prompt, plans)
+                made = studio.compare(
+                    prompt, plans, reference=_or_none(reference), should_stop=stop, **options
+                )
+                return comparison_view(made, plans)
+
+            return compare
+
+        yield from _run(page, request, work, "Comparing")
+
+    inputs = [parts.prompt, parts.picker, parts.reference, *parts.settings.inputs]
+    parts.compare.click(_on_compare, inputs, _outputs(page, parts, parts.comparison), **_MODEL)
+
+
+def _wire_sweep(page: Page, parts: Parts) -> None:
+    def _on_sweep(
+        prompt: str, picks: object, reference: str, expert: str, steps: float, length: object,
+        greedy: object, temperature: object, seed: object, chat: object, request: gr.Request,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        def work() -> Work:
+            plan, _ = read_picks(picks)
+            options = options_of(read_settings(length, greedy, temperature, seed, chat))
+            count = min(max(int(steps), LEAST_STEPS), MOST_STEPS)
+            strengths = [round(float(at), 3) for at in np.linspace(0, 1, count)]
+
+            def sweep(studio: "Studio", stop: Event) -> ComparisonView:
+                _check(studio, prompt, {"A": plan})
+                made = studio.sweep(
+                    prompt, expert, strengths=strengths, plan=plan,
+                    reference=_or_none(reference), should_stop=stop, **options,
+                )  # fmt: skip
+                return sweep_view(made, {})
+
+            return sweep
+
+        yield from _run(page, request, work, "Sweeping")
+
+    inputs = [
+        parts.prompt, parts.picker, parts.reference, parts.expert, parts.steps,
+        *parts.settings.inputs,
+    ]  # fmt: skip
+    parts.sweep.click(_on_sweep, inputs, _outputs(page, parts, parts.swept), **_MODEL)
+
+
+def _outputs(page: Page, parts: Parts, shown: gr.HTML) -> list[Any]:
+    return [page.status, parts.notice, parts.compare, parts.sweep, parts.stop, parts.run, shown]
+
+
+def _run(
+    page: Page, request: gr.Request, prepare: Callable[[], Work], doing: str
+) -> Iterator[list[Any]]:
+    """Do something long with the studio; however it ends, the page shows it."""
+    with page.runs.running(user_of(request)) as (run, stop):
+        yield [_busy(f"{doing}…"), "", *_buttons(busy=True), run, gr.skip()]
+        try:
+            studio = page.source.state.studio
+            assert studio is not None, "the buttons are off until there is a studio"
+            work = prepare()
+            view = yield from _told(in_background(lambda: work(studio, stop), stop), doing)
+        except Exception as error:
+            yield [_ready(page), problem_panel(error), *_buttons(busy=False), "", gr.skip()]
+            return
+        yield [_ready(page), "", *_buttons(busy=False), "", show_comparison(view)]
+
+
+def _told(
+    work: Generator[float, None, ComparisonView], doing: str
+) -> Generator[list[Any], None, ComparisonView]:
+    """Tell the page how long something has taken so far."""
+    while True:
+        try:
+            seconds = next(work)
+        except StopIteration as end:
+            return end.value
+        try:
+            yield [_busy(f"{doing}: {seconds:.0f} s"), *[gr.skip() for _ in range(6)]]
+        except GeneratorExit:
+            work.close()
+            raise
+
+
+def _check(studio: "Studio", prompt: str, plans: dict[str, RoutingPlan]) -> None:
+    """Raises TextError or PlanError."""
+    if not prompt.strip():
+        raise TextError("Write the beginning of a text, and each plan goes on from it.")
+    for plan in plans.values():
+        studio.check_plan(plan)
+
+
+def _or_none(text: str) -> str | None:
+    return text if text.strip() else None
+
+
+def _buttons(*, busy: bool) -> list[Any]:
+    return [
+        gr.update(interactive=not busy, value="Comparing…" if busy else "Compare"),
+        gr.update(interactive=not busy),
+        gr.update(interactive=busy, value="Stop"),
+    ]
+
+
+def _busy(text: str) -> str:
+    return panels.status_line(text, tone="loading")
+
+
+def _ready(page: Page) -> str:
+    studio = page.source.state.studio
+    return panels.status_line(f"Ready · {studio.card.bank}" if studio else "Waiting for the model")
+
+
+def _on_source(state: SourceState) -> list[Any]:
+    """Notice, buttons and lists of experts as a bank comes, goes or fails to load."""
+    if state.studio is not None:
+        experts = [(each.name, each.description) for each in state.studio.card.experts]
+        names = [clean(name) for name, _ in experts]
+        ready = gr.update(interactive=True)
+        choices = gr.update(choices=names, value=names[0] if names else None)
+        return ["", ready, ready, show_experts(experts), choices]
+    if state.problem is not None:
+        notice = panels.panel("problem", "The bank could not be loaded", state.problem)
+    else:
+        title = "Loading the base model and its experts"
+        notice = panels.panel("loading", title, state.progress or "")
+    idle = gr.update(interactive=False)
+    return [notice, idle, idle, gr.skip(), gr.skip()]
+
+
+def _wire_memory(page: Page, parts: Parts) -> None:
+    """Bring back what was typed when the page is reloaded; the picked plans keep themselves."""
+    take = "(beginning, typed) => beginning || typed"
+    parts.same.click(None, [page.kept["beginning"], parts.prompt], parts.prompt, js=take, **_QUIET)
+    bring_back = "(saved, typed) => typed || saved || ''"
+    for box, name in ((parts.prompt, "compared"), (parts.reference, "reference")):
+        box.change(None, box, page.kept[name], js="(text) => text", **_QUIET)
+        page.app.load(None, [page.kept[name], box], box, js=bring_back, **_QUIET)

@@ -1,0 +1,97 @@
+"""Text scopes: which tokens a text or a regular expression means."""
+
+import time
+
+import pytest
+
+from lmoe_studio.errors import PlanError
+from lmoe_studio.routing import matching
+from lmoe_studio.routing.matching import TokenText, compile_regex, literal
+from lmoe_studio.routing.plan import Override, RoutingPlan, TextMatch
+from lmoe_studio.routing.settle import PlanRow, needs_text
+
+TOKENS = ["SEL", "ECT", " na", "", "ïve", " SELECT"]  # the fourth is a part of the ï
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (literal("SELECT"), (0, 1, 5)),
+        (literal("CT n"), (1, 2)),
+        (literal("ï"), (3, 4)),
+        (literal("."), ()),
+        (compile_regex("[A-Z]+"), (0, 1, 5)),
+        (compile_regex("(?i)select$"), (5,)),
+        (compile_regex("x*"), ()),  # matches of nothing mean no token
+        (compile_regex(r"^\w"), (0,)),
+        (compile_regex("."), (0, 1, 2, 3, 4, 5)),
+    ],
+)
+def test_prompt_tokens_that_a_match_overlaps(pattern, expected):
+    assert TokenText(TOKENS).positions(pattern) == expected
+
+
+def test_generated_tokens_count_once_they_complete_a_match():
+    text = TokenText(["a b"])
+    found = []
+    for token in ["SE", "L", "", "x", "SEL"]:
+        text.add(token)
+        found.append(text.last_matches(literal("SEL")))
+    assert found == [False, True, False, False, True]
+
+
+def test_a_match_may_begin_in_the_prompt():
+    text = TokenText(["SE"])
+    text.add("LECT")
+    assert text.last_matches(literal("SELECT"))
+
+
+def test_settling_step_by_step_equals_settling_at_once():
+    plan = RoutingPlan([Override.solo("sql", tokens={"regex": "[aeiou]n|SEL"})])
+    prompt, new = ["an", "SE"], ["L", "x", "o", "n", "an"]
+    whole = PlanRow(prompt).for_continuation(plan, new).overrides[0].tokens
+    row = PlanRow(prompt)
+    found = list(row.for_prompt(plan).overrides[0].tokens)
+    for position, token in enumerate(new, start=len(prompt)):
+        override = row.for_step(plan, position, token).overrides[0]
+        found += override.tokens if override.strength else ()
+    assert tuple(found) == whole == (0, 2, 5, 6)
+
+
+def test_a_plan_without_text_scopes_is_left_as_it_is():
+    plan = RoutingPlan([Override.solo("sql")])
+    assert not needs_text(plan)
+    assert PlanRow([]).for_prompt(plan) is plan
+    assert PlanRow([]).for_prompt(None) is None
+
+
+def test_a_text_that_matches_nothing_changes_nothing():
+    settled = PlanRow(["a"]).for_prompt(
+        RoutingPlan([Override.solo("x", tokens=TextMatch(text="b"))])
+    )
+    assert not settled
+
+
+SLOW = ["(a|a)*$", "(a|aa)+$", "(x|x|x)*y", r"(\w|\d)*!", "(a?){40}a{40}b"]
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_a_slow_expression_is_refused_or_runs_in_bounded_time(pattern):
+    start = time.perf_counter()
+    try:
+        compiled = compile_regex(pattern)
+    except ValueError as error:
+        assert "forever" in str(error)  # noqa: PT017
+    else:
+        text = TokenText(["a" * 5000 + "0"])
+        try:
+            text.positions(compiled)
+        except PlanError as error:
+            assert "takes longer" in str(error)  # noqa: PT017
+    assert time.perf_counter() - start < 5
+
+
+def test_an_expression_that_is_slow_on_this_text_only_is_refused_in_time(monkeypatch):
+    monkeypatch.setattr(matching, "_find", lambda *_: (_ for _ in ()).throw(TimeoutError))
+    with pytest.raises(PlanError, match="'a' takes longer than"):
+        TokenText(["a"]).positions(literal("a"))

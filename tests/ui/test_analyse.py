@@ -1,0 +1,176 @@
+"""The Analyse tab: a corpus of someone's own, studied, shown, exported, stopped and refused."""
+
+import json
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pandas as pd
+import pytest
+from page_server import source_of
+from tiny_models import make_tiny_studio
+
+from analysis import label_owners
+from lmoe_studio.errors import DataError
+from lmoe_studio.tracing.corpus_files import CorpusFile
+from lmoe_studio.ui import studies
+from lmoe_studio.ui.run_export import write_run
+from lmoe_studio.ui.studies import (
+    StudyStore,
+    columns_of,
+    given_corpus,
+    guess_columns,
+    make_study,
+    pandas_code,
+)
+
+ROWS = [
+    {"text": f"{label} text {n} <b>=1+1</b>", "skill": label}
+    for label in ("sql", "prose") for n in range(5)
+]  # fmt: skip
+JSONL = "\n".join(map(json.dumps, ROWS))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_tiny_studio()
+
+
+def study(tiny, folder, *, corpus=None, stop=None):
+    path = corpus or given_corpus(JSONL, None, folder)
+    assert path is not None
+    return make_study(
+        tiny, CorpusFile(path, *guess_columns(path)), folder, max_tokens=64,
+        stop=stop or Event(), on_progress=lambda _: None, on_step=lambda _: None,
+    )  # fmt: skip
+
+
+def test_what_is_pasted_is_read_as_what_it_looks_like(tmp_path):
+    for pasted, suffix, columns in (
+        ("one\ntwo, three", ".txt", ["text"]),
+        (JSONL, ".jsonl", ["text", "skill"]),
+        ("label,text\na,b\n", ".csv", ["label", "text"]),
+    ):
+        path = given_corpus(pasted, None, tmp_path)
+        assert path is not None
+        assert path.suffix == suffix
+        assert columns_of(pasted, None) == columns
+    assert given_corpus("  \n", None, tmp_path) is None
+    assert given_corpus("x", "/some/file.csv", tmp_path) == Path("/some/file.csv")
+    with pytest.raises(DataError, match="no JSON"):
+        columns_of("{broken", None)
+
+
+def test_columns_are_guessed(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("topic,body\nx,y\n")
+    assert guess_columns(path) == ("topic", None)
+    path.write_text("skill,text\nx,y\n")
+    assert guess_columns(path) == ("text", "skill")
+
+
+def test_exports_hold_every_row_and_the_same_numbers(tiny, tmp_path):
+    kept = study(tiny, tmp_path)
+    rows = pd.read_parquet(kept.runs)
+    exact = pd.read_parquet(write_run(kept, "parquet"))
+    np.testing.assert_array_equal(exact["weight"], rows["weight"])
+    assert exact["weight"].dtype == np.float32
+    assert list(exact["expert"].cat.categories) == list(tiny.bank.expert_names)
+    pd.testing.assert_frame_equal(label_owners(exact), label_owners(rows))
+    table = pd.read_csv(write_run(kept, "csv"))
+    np.testing.assert_allclose(table["weight"], rows["weight"], rtol=1e-7)
+    assert set(table["token"][rows["token"].astype(str) == "="]) == {"'="}
+    lines = pd.read_json(write_run(kept, "jsonl"), lines=True)
+    assert len(lines) == len(table) == len(rows)
+    assert "Which expert handles" in write_run(kept, "html").read_text()
+    assert len(list(kept.folder.glob("routing-*"))) == 1, "the file before is let go"
+
+
+def test_a_study_that_is_stopped_or_too_large_gives_nothing(tiny, tmp_path, monkeypatch):
+    stop = Event()
+    stop.set()
+    assert study(tiny, tmp_path, stop=stop) is None
+    monkeypatch.setattr(studies, "MOST_CHARACTERS", 10)
+    with pytest.raises(DataError, match="`lmoe trace --data` and `lmoe report` take any number"):
+        study(tiny, tmp_path)
+
+
+def test_a_store_gives_a_study_only_to_its_user_and_forgets_the_oldest(tiny):
+    store = StudyStore()
+    kept = [study(tiny, store.new_folder()) for _ in range(studies.MOST_KEPT + 1)]
+    keys = [store.put("ann", each) for each in kept]
+    assert store.get("bob", keys[-1]) is None
+    assert store.get("ann", 7) is None
+    assert store.get("ann", keys[-1]) is kept[-1]
+    assert store.get("ann", keys[0]) is None
+    assert not kept[0].folder.exists()
+    store._place.cleanup()
+
+
+def test_the_code_to_copy_is_python(tmp_path):
+    code = pandas_code(CorpusFile(tmp_path / "it's.csv", "te\nxt", "a'b"), 9, "demo")
+    compile(code, "code", "exec")
+    assert "label_owners" in code
+    assert "label_owners(" not in pandas_code(CorpusFile(tmp_path / "a.csv"), 9, "demo")
+
+
+@pytest.fixture
+def tab(open_page, serving, tiny):
+    page = open_page(serving(source_of(tiny)))
+    page.get_by_role("tab", name="Analyse").click()
+    page.wait_for_selector("#study:not([disabled])")
+    page.wait_for_timeout(800)
+    return page
+
+
+@pytest.mark.slow
+def test_pasted_texts_are_studied_shown_and_exported(tab):
+    tab.fill("#corpus-text textarea", JSONL)
+    tab.click("#study")  # at once: the labels are found without waiting for the list of columns
+    tab.wait_for_selector("#findings li")
+    assert "sql is handled by expert" in tab.inner_text("#findings")
+    tab.wait_for_selector("#answer-labels .main-svg")
+    assert tab.locator(".answer:visible").count() == 10
+    assert "max_share" in tab.inner_text("#answer-health")
+    with tab.expect_download() as download:
+        tab.click("#study-exports button:has-text('CSV')")
+    table = pd.read_csv(download.value.path())
+    assert set(table["label"]) == {"sql", "prose"}
+    with tab.expect_download() as download:
+        tab.click("#study-exports button:has-text('Report')")
+    assert "sql is handled by expert" in download.value.path().read_text()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_studied_says_why(tab):
+    tab.click("#study")
+    tab.wait_for_selector("#study-notice .problem")
+    assert "Paste some texts" in tab.inner_text("#study-notice")
+    tab.fill("#corpus-text textarea", '{"text": 7}')
+    tab.click("#study:not([disabled])")
+    tab.wait_for_selector("#study-notice:has-text('not text')")
+    tab.fill("#corpus-text textarea", "one text only, no label")
+    tab.click("#study:not([disabled])")
+    tab.wait_for_selector("#findings:has-text('no labels')")
+    assert tab.locator("#answer-labels:visible").count() == 0
+    assert tab.locator("#answer-usage:visible").count() == 1
+
+
+@pytest.mark.slow
+def test_a_study_can_be_stopped(tab, tiny, monkeypatch):
+    going = Event()
+
+    def wait(*_, should_stop, **__):
+        going.set()
+        while not should_stop():
+            Event().wait(0.05)
+        return type("Run", (), {"is_finished": False})()
+
+    monkeypatch.setattr(tiny, "trace_corpus", wait)
+    tab.fill("#corpus-text textarea", "a text")
+    tab.click("#study")
+    tab.wait_for_selector("#study-notice progress")
+    assert going.wait(10)
+    tab.click("#study-stop:not([disabled])")
+    tab.wait_for_selector("#study-notice:has-text('Stopped')")
+    tab.wait_for_selector("#study:not([disabled])")
