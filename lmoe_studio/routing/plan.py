@@ -317,7 +317,7 @@ class RoutingPlan(_PlanData):
     overrides: tuple[Override, ...] = Field(default=(), max_length=_MAX_OVERRIDES)
 
     def __init__(self, overrides: Iterable[Override] = (), **values: Any) -> None:
-        given = tuple(overrides) if not isinstance(overrides, str | dict) else overrides
+        given = tuple(overrides) if isinstance(overrides, Iterable) else overrides
         super().__init__(**{"overrides": given, **values})
 
     @classmethod

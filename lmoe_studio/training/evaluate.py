@@ -20,7 +20,7 @@ class Evaluation:
     losses: dict[str, float]
     """Nats a token, by skill."""
     shares: pd.DataFrame
-    """Mean routing weight: columns sequence, label, layer, expert, weight."""
+    """Mean routing weight: columns sequence, label, layer, expert, weight (and module)."""
 
     @property
     def mean(self) -> float:
@@ -58,7 +58,7 @@ def evaluate(
 
 def _rows(model: MixtureModel, sequence: int, label: str, mean: torch.Tensor) -> pd.DataFrame:
     sites, experts = mean.shape
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "sequence": sequence,
             "label": label,
@@ -67,3 +67,6 @@ def _rows(model: MixtureModel, sequence: int, label: str, mean: torch.Tensor) ->
             "weight": mean.float().cpu().flatten().numpy(),
         }
     )
+    if model.sites[0].module is not None:
+        frame["module"] = [site.module for site in model.sites for _ in range(experts)]
+    return frame

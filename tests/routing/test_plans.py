@@ -473,3 +473,9 @@ def test_a_plan_that_fixes_all_weights_is_a_blend():
 def test_a_plan_that_depends_on_the_token_is_no_blend(override, message):
     with pytest.raises(PlanError, match=message):
         static_blends(RoutingPlan([override]), experts=EXPERTS, num_layers=LAYERS)
+
+
+@pytest.mark.parametrize("text", ['{"overrides": 7}', '{"overrides": null}', '{"overrides": "x"}'])
+def test_overrides_that_are_no_list_are_refused(text):
+    with pytest.raises(PlanError, match="The plan: overrides"):
+        RoutingPlan.from_json(text)

@@ -121,7 +121,7 @@ function makeStrip(view, act) {
     const weight = Math.min(1, (rows[offset + k] / 255) * view.gain);
     const rgb = view.rgb[k].join(", ");
     style.backgroundColor = `rgba(${rgb}, ${(0.45 * weight).toFixed(3)})`;
-    style.borderBottomColor = `rgba(${rgb}, ${(0.12 + 0.88 * weight).toFixed(3)})`;
+    style.borderBottomColor = `rgba(${rgb}, ${(weight ? 0.12 + 0.88 * weight : 0).toFixed(3)})`;
     if (view.glyphs && weight > (experts.length > 1 ? 0 : 1 / view.K)) {
       span.dataset.glyph = view.data.experts[k].glyph;
     } else delete span.dataset.glyph;
