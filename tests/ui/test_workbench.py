@@ -298,3 +298,10 @@ def test_a_trace_longer_than_the_workbench_shows_says_so(show):
     page = show(make_trace([" a"] * 4100, layers=2, experts=("x", "y")))
     assert "first 4,096 of 4,100 tokens" in page.inner_text(".notices")
     assert page.locator(".tok").count() == 4096
+
+
+def test_no_view_is_cut_off_by_the_styles_of_the_page(show):
+    page = show(make_trace(WORDS[:60]))
+    for view in (".frame", ".main", ".plot", ".detail"):
+        cut = f"{{ const e = document.querySelector('{view}'); return e.scrollHeight - e.offsetHeight }}"
+        assert page.evaluate(f"() => {cut}") <= 2, view

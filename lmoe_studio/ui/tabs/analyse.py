@@ -151,7 +151,7 @@ def _lay_out_answer(name: str, title: str, note: str) -> Answer:
         gr.HTML(f"<h2>{panels.safe(title)}</h2><p>{panels.safe(note)}</p>", apply_default_css=False)
         plot = gr.Plot(show_label=False, visible=name != "health")
         with gr.Accordion("Table", open=name == "health"):
-            table = gr.HTML(apply_default_css=False, elem_classes="frame")
+            table = gr.HTML(apply_default_css=False, elem_classes="study-table")
     return Answer(box, plot, table)
 
 
