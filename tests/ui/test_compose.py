@@ -517,3 +517,21 @@ def test_moving_a_slider_previews_at_once(compose, figures):
             break
     figures(f"mixer slider, {count} tokens × 30 layers × 8 experts", f"p95 {p95:.0f} ms")
     assert p95 <= 300  # the limit of 100 is for an idle machine; the figure is printed
+
+
+def test_the_texts_of_two_visitors_grow_side_by_side(compose, browser, url, studio):
+    studio.pause = 0.1
+    other = browser.new_page()
+    other.goto(url)
+    other.wait_for_selector("#run:not([disabled])")
+    opened(other)
+    for visitor in (compose, other):
+        visitor.fill("#compose-prompt textarea", "one two")
+        visitor.click("#generate")
+    for visitor in (other, compose):  # the second need not wait for the first to end
+        visitor.wait_for_selector(".growing .tok", timeout=5000)
+    assert compose.locator("#generate[disabled]").count() == 1
+    studio.pause = 0.0
+    for visitor in (compose, other):
+        visitor.wait_for_selector("#generate:not([disabled])")
+    other.close()

@@ -44,6 +44,8 @@ _MODEL = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
+# Texts of several visitors grow side by side: their steps take turns inside the Studio.
+_WRITING = {**_MODEL, "concurrency_id": "writing", "concurrency_limit": 8}
 _MOST_CHARACTERS, _MOST_KEPT = 200_000, 100_000
 _STEPS = (
     "Write the beginning of a text above, and press Generate: the router chooses its experts.",
@@ -178,7 +180,7 @@ def _wire_generate(page: Page, parts: Parts) -> None:
                     stop.set()
                 yield _show(page, written, plan.signature, series=run, user=user)
 
-    parts.generate.click(_on_generate, inputs, outputs, **_MODEL)
+    parts.generate.click(_on_generate, inputs, outputs, **_WRITING)
 
     def _on_seen(event: gr.EventData, request: gr.Request) -> None:
         said = event._data
