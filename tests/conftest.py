@@ -5,12 +5,29 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+import sys
+
 import pytest
 import torch
 from tiny_models import make_tiny_base
 from transformers import PreTrainedModel
 
 from lmoe_studio.base_models import EMBEDDED_BASE, BaseModel, load_base
+from lmoe_studio.cli import main
+
+
+@pytest.fixture
+def lmoe(monkeypatch, capsys):
+    """Run a command line; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lmoe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out = capsys.readouterr()
+        return stopped.value.code or 0, out.out, out.err
+
+    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
-from lmoe_studio.cli import main
 from lmoe_studio.experts.files import load_bank, save_bank
 from lmoe_studio.tracing.files import load_trace
 
@@ -25,20 +24,6 @@ def base(tmp_path_factory):
 def bank(base, tmp_path_factory):
     bank = make_bank(make_tiny_base(), base_id=str(base))
     return save_bank(bank, tmp_path_factory.mktemp("banks") / "tiny")
-
-
-@pytest.fixture
-def lmoe(monkeypatch, capsys):
-    """Run a command line; gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lmoe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out = capsys.readouterr()
-        return stopped.value.code or 0, out.out, out.err
-
-    return run
 
 
 def is_one_sentence(err):

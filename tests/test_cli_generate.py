@@ -1,14 +1,12 @@
 """`lmoe generate` and `lmoe merge`, run as a person runs them, on a tiny base model in a folder."""
 
 import json
-import sys
 
 import pytest
 from peft import PeftModel
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from lmoe_studio.cli import main
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.files import load_trace
@@ -26,20 +24,6 @@ def base(tmp_path_factory):
 def bank(base, tmp_path_factory):
     bank = make_bank(make_tiny_base(), base_id=str(base))
     return save_bank(bank, tmp_path_factory.mktemp("banks") / "tiny")
-
-
-@pytest.fixture
-def lmoe(monkeypatch, capsys):
-    """Run a command line; gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lmoe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out = capsys.readouterr()
-        return stopped.value.code or 0, out.out, out.err
-
-    return run
 
 
 @pytest.fixture
