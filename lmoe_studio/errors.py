@@ -9,7 +9,11 @@ LMoEError                 catch this to catch them all
 ├── TextError             nothing to run on
 │   └── ContextLengthError  more tokens than the model can read
 ├── ConfigError           an option is unknown, missing or out of range
+│   └── ResumeError       the unfinished run was begun with other options, data or base
 ├── DataError             a data file cannot be read or holds nothing to train on
+├── TrainingError         training cannot go on: no finite loss, or no memory left
+├── TrainingStopped       training was told to stop, and saved
+├── JobError              no such job, or it cannot be done in its state
 └── StorageError          a file cannot be written or read back
 
 A message is one sentence that says which thing, what came, what was expected and what to do.
@@ -77,6 +81,32 @@ class ContextLengthError(TextError):
 
 class ConfigError(LMoEError):
     """An option is unknown, missing or out of range."""
+
+
+class ResumeError(ConfigError):
+    """The unfinished run was begun with other options, data or base."""
+
+
+class TrainingError(LMoEError):
+    """Training cannot go on; its last good checkpoint is kept."""
+
+
+class TrainingStopped(LMoEError):
+    """Training was told to stop, and saved.
+
+    Attributes:
+        step: the step of the checkpoint.
+    """
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(
+            f"Training stopped after step {step} of {steps} and was saved; start it again to go on."
+        )
+        self.step = step
+
+
+class JobError(LMoEError):
+    """There is no such job, or it cannot be done in its state."""
 
 
 class DataError(LMoEError):

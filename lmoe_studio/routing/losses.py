@@ -7,24 +7,37 @@ from torch import Tensor
 
 
 def load_balancing_loss(
-    probs: Float[Tensor, "batch seq site expert"], mask: Bool[Tensor, "batch seq"]
+    probs: Float[Tensor, "batch seq site expert"],
+    mask: Bool[Tensor, "batch seq"],
+    load: Float[Tensor, "site expert"] | None = None,
 ) -> Float[Tensor, ""]:
     """`N Σ_i f_i P_i`, mean over sites: 1 when balanced, N when one expert takes all.
 
     `f` is the share of tokens whose top choice is expert i and `P` its mean probability (Switch
     Transformer, arXiv 2101.03961, eq. 4). Padding is left out.
+
+    Args:
+        probs: the routers' probabilities.
+        mask: False for padding.
+        load: `f`, where it is known over more tokens than these (the other processes').
     """
-    kept = probs[mask]  # [token, site, expert]
-    count = kept.shape[-1]
-    first = F.one_hot(kept.argmax(dim=-1), count).to(kept.dtype).mean(dim=0)
-    return count * (first * kept.mean(dim=0)).sum(dim=-1).mean()
+    load = expert_load(probs, mask) if load is None else load
+    return probs.shape[-1] * (load * token_mean(probs, mask)).sum(dim=-1).mean()
+
+
+def expert_load(
+    probs: Float[Tensor, "batch seq site expert"], mask: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, "site expert"]:
+    """Share of tokens whose top choice is each expert."""
+    first = F.one_hot(probs.argmax(dim=-1), probs.shape[-1])
+    return token_mean(first.to(probs.dtype), mask)
 
 
 def router_z_loss(
     logits: Float[Tensor, "batch seq site expert"], mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
     """Mean squared log-sum-exp of the logits, which keeps them small (arXiv 2202.08906, eq. 5)."""
-    return logits[mask].logsumexp(dim=-1).square().mean()
+    return token_mean(logits.logsumexp(dim=-1, keepdim=True).square(), mask).mean()
 
 
 def skill_loss(
@@ -37,8 +50,14 @@ def skill_loss(
     Rows with skill -1 have none and are left out.
     """
     kept = mask & (skills >= 0)[:, None]
-    if not kept.any():
-        return probs.new_zeros(())
-    target = skills.clamp_min(0)[:, None].expand(mask.shape)[kept]
-    chosen = probs[kept].gather(-1, target[:, None, None].expand(-1, probs.shape[2], 1))
-    return -torch.log(chosen.clamp_min(1e-9)).mean()
+    target = skills.clamp_min(0)[:, None, None, None].expand(*probs.shape[:-1], 1)
+    chosen = -torch.log(probs.gather(-1, target).clamp_min(1e-9))
+    return token_mean(chosen, kept).mean()
+
+
+def token_mean(
+    values: Float[Tensor, "batch seq site last"], mask: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, "site last"]:
+    """Mean over the tokens that are not masked; 0 where there are none."""
+    weights = mask.to(values.dtype)
+    return torch.einsum("bsnl,bs->nl", values, weights) / weights.sum().clamp_min(1)

@@ -1,5 +1,7 @@
 """The model card of a trained bank, written from its training report."""
 
+from typing import Any
+
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.training.config import TrainingConfig
 
@@ -7,34 +9,61 @@ from lmoe_studio.training.config import TrainingConfig
 def model_card(bank: ExpertBank, config: TrainingConfig) -> str:
     """README.md of a bank folder: what it is, how it was made, what it scores."""
     report = bank.training or {}
-    held_out, separation = report["held_out"], report["specialisation"]
-    upper = len(separation["layer"]) // 2
     parts = [
         f"# {bank.name}",
-        f"An L-MoE expert bank for `{bank.base.id}`: {len(bank.experts)} LoRA experts of rank "
-        f"{config.rank} (alpha {config.scale * config.rank:g}) and a {bank.router} router, composition "
-        f"`{bank.composition}`, trained together. Every folder under `experts/` is an ordinary PEFT "
-        "adapter.",
+        f"An L-MoE expert bank for `{bank.base.id}`: {len(bank.experts)} LoRA experts of {_rank(bank)} "
+        f"and a {bank.router} router, composition `{bank.composition}`; {_trained(config)}. Every "
+        "folder under `experts/` is an ordinary PEFT adapter.",
         "## Held-out loss",
         "Nats a token on texts that training never saw; the base model with and without the bank.",
-        _loss_table(held_out["base"], held_out["bank"]),
-        f"Mutual information of skill and expert, mean over the upper half of the layers: "
-        f"{_mean(separation['information'][upper:]):.2f} bits of at most "
-        f"{separation['maximum'][0]:.2f}; with shuffled labels "
-        f"{_mean(separation['baseline'][upper:]):.3f}.",
+        _loss_table(report["held_out"]["base"], report["held_out"]["bank"]),
+        *_separation(report),
         "## How it was made",
-        f"{config.steps} steps of {config.batch_size * config.gradient_accumulation} × "
-        f"{config.sequence_length} tokens, the skills taking turns; AdamW, learning rate "
-        f"{config.learning_rate:g} (router {config.router_learning_rate:g}, {config.schedule}); "
-        f"balance loss {config.balance_loss:g}, z-loss {config.z_loss:g}, skill supervision "
-        f"{config.skill_loss:g} fading to 0 at {config.skill_loss_until:.0%}; target modules "
-        f"{', '.join(config.target_modules)}; seed {config.seed}; {report['seconds'] / 60:.0f} "
-        "minutes. `training.json` holds the whole config, the sha256 of every data file, the curve "
-        "and the versions.",
+        f"{report['step']} of {config.steps} steps of "
+        f"{config.batch_size * config.gradient_accumulation} × {config.sequence_length} tokens, the "
+        f"skills taking turns; AdamW, learning rate {config.learning_rate:g} (router "
+        f"{config.router_learning_rate:g}, {config.schedule}); balance loss {config.balance_loss:g}, "
+        f"z-loss {config.z_loss:g}, skill supervision {config.skill_loss:g} fading to 0 at "
+        f"{config.skill_loss_until:.0%}; target modules {', '.join(_targets(bank))}; seed "
+        f"{config.seed}; {report['seconds'] / 60:.0f} minutes. `training.json` holds the whole "
+        "config, the sha256 of every data file, the curve and the versions.",
         "## Data",
         _source_table(config),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _trained(config: TrainingConfig) -> str:
+    return {
+        "joint": "experts and router trained together",
+        "router": "the router trained over frozen experts",
+        "experts": "the experts trained under a fixed router",
+    }[config.mode]
+
+
+def _rank(bank: ExpertBank) -> str:
+    """Ranks of the experts, and alpha where all have the same."""
+    factors = [f for expert in bank.experts for f in expert.adapter.factors.values()]
+    ranks = sorted({f.rank for f in factors})
+    alphas = {f.rank * f.scale for f in factors}
+    shown = f"rank {ranks[0]}" if len(ranks) == 1 else f"rank {ranks[0]} to {ranks[-1]}"
+    return shown + (f" (alpha {alphas.pop():g})" if len(alphas) == 1 else "")
+
+
+def _targets(bank: ExpertBank) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in bank.modules))
+
+
+def _separation(report: dict[str, Any]) -> list[str]:
+    found = report.get("specialisation")
+    if not found:
+        return []
+    upper = len(found["layer"]) // 2
+    return [
+        "Mutual information of skill and expert, mean over the upper half of the layers: "
+        f"{_mean(found['information'][upper:]):.2f} bits of at most {found['maximum'][0]:.2f}; with "
+        f"shuffled labels {_mean(found['baseline'][upper:]):.3f}."
+    ]
 
 
 def _loss_table(base: dict[str, float], bank: dict[str, float]) -> str:

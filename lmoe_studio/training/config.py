@@ -1,4 +1,7 @@
-"""TrainingConfig: everything a training run can be told, with its help texts and defaults."""
+"""TrainingConfig: everything a training run can be told, with its help texts and defaults.
+
+The form, the command line and files take fields, help texts and defaults from here.
+"""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -8,12 +11,18 @@ from pydantic import Field, model_validator
 from lmoe_studio.base_models import EMBEDDED_BASE
 from lmoe_studio.config import Composition, Config, RouterSettings
 
+EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
+
 
 class SkillConfig(Config):
     """One expert and the text it is for."""
 
-    name: str = Field(pattern=r"^[\w][\w.+-]{0,79}$", description="Name of the expert.")
-    train: tuple[Path, ...] = Field(min_length=1, description="JSONL files with a `text` a line.")
+    name: str = Field(pattern=EXPERT_NAME, description="Name of the expert.")
+    train: tuple[Path, ...] = Field(
+        min_length=1,
+        description="Files: .jsonl, .csv or .parquet with `text`, with `prompt` and `response`, or "
+        "with chat `messages`; or .txt, its texts apart by blank lines (or one a line).",
+    )
     held_out: tuple[Path, ...] = Field(
         default=(),
         description="Files never trained on; none sets a share of the training texts aside.",
@@ -28,9 +37,19 @@ class SkillConfig(Config):
 class TrainingConfig(Config):
     """A bank to train. Paths are relative to the file that the config was read from."""
 
-    name: str = Field(description="Name of the bank.")
+    name: str = Field(pattern=EXPERT_NAME, description="Name of the bank.")
     base: str = Field(
         default=EMBEDDED_BASE, description="Base model: embedded name, hub id or folder."
+    )
+    mode: Literal["joint", "router", "experts"] = Field(
+        default="joint",
+        description="Train experts and router together; only the router, over the frozen experts of "
+        "`bank`; or only the experts, under a router that stays as it is.",
+    )
+    bank: str | None = Field(
+        default=None,
+        description="Start from this bank (a name or folder, for example imported adapters) instead "
+        "of new experts. Mode `router` needs one.",
     )
     skills: tuple[SkillConfig, ...] = Field(min_length=1, description="One expert each, in order.")
     out: Path = Field(description="Folder to write the bank to.")
@@ -39,6 +58,8 @@ class TrainingConfig(Config):
     alpha: float | None = Field(
         default=None,
         gt=0,
+        le=10_000,
+        allow_inf_nan=False,
         description="LoRA alpha. None takes 1.5 · rank · experts: a dense softmax gives each expert "
         "about 1/N, so the usual alpha would leave updates N times too small.",
     )
@@ -47,20 +68,40 @@ class TrainingConfig(Config):
         min_length=1,
         description="Last names of the linear layers that get experts.",
     )
-    composition: Composition = "output"
+    composition: Composition = Field(
+        default="output", description="Average the experts' updates, or their factors."
+    )
     router: RouterSettings = RouterSettings()
 
-    steps: int = Field(default=300, ge=1)
+    template: Literal["plain", "chat"] = Field(
+        default="plain",
+        description="How prompt and response are put together: the response on a new line, or as "
+        "user and assistant of the base model's chat template.",
+    )
+    steps: int = Field(default=300, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=4, ge=1, description="Sequences a step and device.")
     sequence_length: int = Field(default=256, ge=8, description="Tokens a sequence.")
-    gradient_accumulation: int = Field(default=1, ge=1)
-    gradient_checkpointing: bool = False
-    learning_rate: float = Field(default=1e-3, gt=0, description="Of the experts.")
-    router_learning_rate: float = Field(default=3e-3, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps.")
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    gradient_accumulation: int = Field(
+        default=1, ge=1, description="Batches a step, one after another: less memory, same result."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, more time."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of the computation; auto takes bfloat16 where the device has it. Experts and "
+        "router stay float32.",
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="Of the experts.")
+    router_learning_rate: float = Field(default=3e-3, gt=0, le=1, description="Of the router.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="How the learning rates fall."
+    )
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the steps over which they rise first."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Of the experts.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to this.")
 
     balance_loss: float = Field(
         default=0.01, ge=0, description="Weight of the load-balancing loss."
@@ -74,18 +115,60 @@ class TrainingConfig(Config):
     )
 
     held_out_share: float = Field(
-        default=0.05, gt=0, lt=1, description="Where no held-out file is given."
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of a skill's texts never trained on, where no held-out file is given.",
     )
-    held_out_sequences: int = Field(default=24, ge=1, description="A skill, for evaluation.")
-    save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "auto"
-    seed: int = 0
+    held_out_sequences: int = Field(
+        default=24, ge=1, description="A skill, for the evaluation before and after."
+    )
+    eval_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between held-out evaluations; none takes a tenth of the steps.",
+    )
+    eval_sequences: int = Field(
+        default=4, ge=1, description="A skill, for the evaluations during training."
+    )
+    early_stopping: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop when this many evaluations bring no better held-out loss, and keep the "
+        "best; none trains to the end.",
+    )
+    checkpoint_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between checkpoints; none takes a tenth of the steps.",
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=2, description="How many to keep, so that a damaged one does no harm."
+    )
+    save_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Of the experts on disk."
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of everything that is drawn.")
 
     @model_validator(mode="after")
     def _skills_have_names_of_their_own(self) -> Self:
         names = [skill.name for skill in self.skills]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two skills have the same name among {', '.join(names)}")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two skills are named '{twice[0]}'; give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _a_bank_brings_its_own_experts(self) -> Self:
+        if self.mode == "router" and self.bank is None:
+            raise ValueError("mode 'router' trains over frozen experts: name their bank in `bank`")
+        own = ("rank", "alpha", "target_modules", "composition")
+        given = [n for n in own if getattr(self, n) != type(self).model_fields[n].default]
+        if self.bank is not None and given:
+            raise ValueError(
+                f"{', '.join(given)}: the experts of `bank` have their own; leave it out"
+            )
         return self
 
     @classmethod
@@ -113,5 +196,9 @@ class TrainingConfig(Config):
         return (self.alpha or 1.5 * self.rank * len(self.skills)) / self.rank
 
     @property
-    def tokens_a_step(self) -> int:
-        return self.batch_size * self.gradient_accumulation * self.sequence_length
+    def steps_between_evaluations(self) -> int:
+        return self.eval_every or max(1, self.steps // 10)
+
+    @property
+    def steps_between_checkpoints(self) -> int:
+        return self.checkpoint_every or max(1, self.steps // 10)

@@ -8,7 +8,7 @@ import torch
 from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.training.data import SkillData, collate
-from lmoe_studio.training.trainer import next_token_loss
+from lmoe_studio.training.language_loss import learned_tokens, summed_loss
 
 BASE_ALONE = RoutingPlan([Override.bypass()])
 
@@ -38,15 +38,13 @@ def evaluate(
     for label, skill in enumerate(skills):
         total, count = 0.0, 0
         for start in range(0, len(skill.held_out), batch_size):
-            rows = [
-                {"ids": ids, "skill": label} for ids in skill.held_out[start : start + batch_size]
-            ]
+            examples = skill.held_out[start : start + batch_size]
+            rows = [{"example": example, "skill": label} for example in examples]
             batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
             mask = batch["attention_mask"]
             output = model(batch["input_ids"], mask, plan=plan, record=True)
-            tokens = int((batch["labels"][:, 1:] != -100).sum())
-            total += float(next_token_loss(output.logits, batch["labels"])) * tokens
-            count += tokens
+            total += float(summed_loss(output.logits, batch["labels"]))
+            count += int(learned_tokens(batch["labels"]))
             weights = output.routing.weights * mask[:, :, None, None]
             mean = weights.sum(1) / mask.sum(1)[:, None, None]
             shares += [_rows(model, sequence + i, skill.name, row) for i, row in enumerate(mean)]

@@ -1,184 +1,205 @@
 """run_training: a config in, a bank out. CLI, Python and jobs all come in here."""
 
-import importlib.metadata
-import math
-import platform
-import tempfile
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import set_seed
 
-from analysis.specialisation import specialisation
 from lmoe_studio.base_models import BaseModel, load_base
-from lmoe_studio.errors import ConfigError
-from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.errors import TrainingError, TrainingStopped
+from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
-from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.routing.registry import router_class
 from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.data import MixedSkills, SkillData, fingerprints, load_skills
-from lmoe_studio.training.evaluate import BASE_ALONE, Evaluation, evaluate
-from lmoe_studio.training.events import EvalDone, Event, Finished, Message, StepDone, ignore
-from lmoe_studio.training.trainer import JointTrainer
+from lmoe_studio.training.data import MixedSkills, SkillData, load_skills, sequences_of
+from lmoe_studio.training.evaluate import BASE_ALONE, evaluate
+from lmoe_studio.training.events import (
+    CheckpointRefused,
+    DataReady,
+    EvalDone,
+    Event,
+    Finished,
+    Message,
+    Resumed,
+    ignore,
+)
+from lmoe_studio.training.processes import Processes
+from lmoe_studio.training.report import with_report
+from lmoe_studio.training.run_folder import RunFolder
+from lmoe_studio.training.start import choose_trained, skill_labels, starting_bank
+from lmoe_studio.training.trainer import JointTrainer, uses_bfloat16
 
-VERSIONS = ("lmoe-studio", "torch", "transformers", "peft", "accelerate")
+Listener = Callable[[Event], None]
 
 
 def run_training(
     config: TrainingConfig,
-    on_event: Callable[[Event], None] = ignore,
+    on_event: Listener = ignore,
     *,
+    should_stop: Callable[[], bool] = lambda: False,
+    run_folder: Path | None = None,
+    fresh: bool = False,
     base: BaseModel | None = None,
 ) -> ExpertBank:
-    """Train experts and router together and write the bank to `config.out`.
+    """Train experts and router and write the bank to `config.out`.
 
-    The same config and seed give the same bank on the same machine.
+    A run that was stopped, or killed, goes on from its newest sound checkpoint when it is started
+    again. The same config and seed give the same bank on the same machine, bit for bit, however
+    often it was interrupted.
 
     Args:
         config: what to train.
         on_event: hears what happens.
+        should_stop: asked after every step; True saves a checkpoint and stops.
+        run_folder: where checkpoints are kept until the bank is written; None takes a folder beside
+            `config.out` whose name ends in `.run`.
+        fresh: throw away what an earlier run left there.
         base: an already loaded base model; it is given back as it was.
 
     Raises:
-        LMoEError: the config, the data or the base cannot be used, or the bank not be written.
+        TrainingStopped: it was told to stop, and saved.
+        TrainingError: the loss is not finite any more, or memory ran out.
+        ResumeError: an unfinished run there was begun with other options, data or base.
+        StorageError: a checkpoint or the bank cannot be written; nothing older is lost.
+        LMoEError: the config, the data or the base cannot be used.
     """
-    started = time.monotonic()
-    base = base or load_base(
-        config.base,
-        device=config.device,
-        dtype="float32",
-        on_progress=lambda m: on_event(Message(m)),
-    )
-    on_event(Message("Reading and tokenising the texts"))
-    skills = load_skills(config, base.tokenizer)
-    set_seed(config.seed)
-    model = MixtureModel(base.model, new_bank(config, base), dtype=torch.float32)
-    try:
-        on_event(Message("Measuring the base model on the held-out texts"))
-        before = evaluate(model, skills, plan=BASE_ALONE)
-        curve = _train(model, config, skills, on_event)
-        on_event(Message("Measuring the bank on the held-out texts"))
-        after = evaluate(model, skills)
-        on_event(EvalDone(config.steps, before.losses, after.losses))
-        bank = model.to_bank()
-    finally:
-        model.detach()
-    bank = _with_report(bank, config, before, after, curve, time.monotonic() - started)
-    folder = save_bank(
-        bank,
-        config.out,
-        dtype=getattr(torch, config.save_dtype),
-        card=model_card(bank, config),
-        overwrite=True,
-    )
-    on_event(Finished(folder))
+    processes = Processes.here()
+    tell: Listener = on_event if processes.is_main else ignore
+    base = base or _load_base(config, processes, tell)
+    folder = run_folder or config.out.with_name(f"{config.out.name}.run")
+    with (
+        _memory_errors(config),
+        RunFolder.opened(
+            folder,
+            config,
+            base.identity,
+            fresh=fresh,
+            processes=processes.count,
+            shared=not processes.is_main,
+        ) as run,
+    ):
+        tell(Message("Reading and tokenising the texts"))
+        skills = load_skills(config, base.tokenizer, processes=processes.count)
+        tell(DataReady(tuple(skill.report for skill in skills)))
+        set_seed(config.seed)
+        model = MixtureModel(base.model, starting_bank(config, base.identity), dtype=torch.float32)
+        try:
+            choose_trained(model, config)
+            trainer = _train(model, config, skills, run, processes, tell, should_stop)
+            bank = _finish(trainer, config, skills, tell)
+        finally:
+            model.detach()
+        if processes.is_main:
+            save_bank(
+                bank,
+                config.out,
+                dtype=getattr(torch, config.save_dtype),
+                card=model_card(bank, config),
+                overwrite=True,
+            )
+            run.remove()
+        processes.wait()
+    tell(Finished(str(config.out), (bank.training or {})["step"]))
     return bank
 
 
-def new_bank(config: TrainingConfig, base: BaseModel) -> ExpertBank:
-    """Experts that do nothing yet: A random (Kaiming uniform), B zero, as LoRA starts.
-
-    Raises:
-        ConfigError: no linear layer of the base has one of the target names, or the router of
-            this kind cannot be trained.
-    """
-    if not router_class(config.router).learned:
-        raise ConfigError(
-            f"Router '{config.router.kind}' has nothing to learn; joint training takes 'linear'."
+def _load_base(config: TrainingConfig, processes: Processes, tell: Listener) -> BaseModel:
+    def load() -> BaseModel:
+        return load_base(
+            config.base,
+            device=processes.device(config.device),
+            dtype="bfloat16" if uses_bfloat16(config) else "float32",
+            on_progress=lambda line: tell(Message(line)),
         )
-    shapes = base.identity.linear_shapes or {}
-    targets = {n: s for n, s in shapes.items() if n.rsplit(".", 1)[-1] in config.target_modules}
-    missing = set(config.target_modules) - {name.rsplit(".", 1)[-1] for name in targets}
-    if missing:
-        names = sorted({name.rsplit(".", 1)[-1] for name in shapes})
-        raise ConfigError(
-            f"target_modules: {config.base} has no linear layer named {', '.join(sorted(missing))}; "
-            f"it has {', '.join(names)}."
-        )
-    generator = torch.Generator().manual_seed(config.seed)
-    experts = tuple(
-        Expert(
-            skill.name,
-            _new_adapter(targets, config, generator),
-            skill.description,
-            skill.tags,
-        )
-        for skill in config.skills
-    )
-    return ExpertBank(
-        config.name, base.identity, experts, config.router, composition=config.composition
-    )
 
-
-def _new_adapter(
-    targets: dict[str, tuple[int, int]], config: TrainingConfig, generator: torch.Generator
-) -> LoraAdapter:
-    factors = {}
-    for name, (d_out, d_in) in targets.items():
-        bound = 1 / math.sqrt(d_in)  # Kaiming uniform with a = sqrt(5), PEFT's choice
-        a = (torch.rand(config.rank, d_in, generator=generator) * 2 - 1) * bound
-        factors[name] = LoraFactors(a, torch.zeros(d_out, config.rank), config.scale)
-    return LoraAdapter(factors, config.base)
+    return processes.main_first(load, config.device)
 
 
 def _train(
     model: MixtureModel,
     config: TrainingConfig,
     skills: list[SkillData],
-    on_event: Callable[[Event], None],
-) -> list[dict[str, float]]:
-    curve = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, StepDone):
-            curve.append(
-                {"step": event.step, "loss": round(event.language_loss, 5),
-                 "balance": round(event.balance_loss, 5), "skill": round(event.skill_loss, 5)}
-            )  # fmt: skip
-        on_event(event)
-
-    size = config.steps * config.batch_size * config.gradient_accumulation
-    data = MixedSkills(skills, size, config.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        JointTrainer(model.train(), config, data, listen, folder).train()
+    run: RunFolder,
+    processes: Processes,
+    tell: Listener,
+    should_stop: Callable[[], bool],
+) -> JointTrainer:
+    few = [replace(s, held_out=s.held_out[: config.eval_sequences]) for s in skills]
+    newest = run.checkpoints.newest(lambda path, reason: tell(CheckpointRefused(str(path), reason)))
+    tell(Message("Measuring the base model on held-out texts"))
+    base_losses = evaluate(model, few, plan=BASE_ALONE).losses
+    trainer = JointTrainer(
+        model.train(),
+        config,
+        MixedSkills(
+            skills,
+            sequences_of(config, processes.count),
+            config.seed,
+            skill_labels(config, model.bank),
+        ),
+        run.checkpoints,
+        held_out=few,
+        base_losses=base_losses,
+        on_event=tell,
+        should_stop=should_stop,
+        processes=processes,
+    )
+    if newest is None:
+        losses = evaluate(model, few).losses if config.bank else base_losses
+        tell(EvalDone(0, base_losses, losses))
+    else:
+        tell(Resumed(int(newest.name.rpartition("-")[2])))
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if trainer.stopped:
+        raise TrainingStopped(trainer.state.global_step, config.steps)
     model.eval()
-    return curve
+    return trainer
 
 
-def _with_report(
-    bank: ExpertBank,
-    config: TrainingConfig,
-    before: Evaluation,
-    after: Evaluation,
-    curve: list[dict[str, float]],
-    seconds: float,
+def _finish(
+    trainer: JointTrainer, config: TrainingConfig, skills: list[SkillData], tell: Listener
 ) -> ExpertBank:
-    separation = specialisation(after.shares)
-    report: dict[str, Any] = {
-        "config": _portable(config),
-        "data_sha256": fingerprints(config),
-        "held_out": {"base": before.losses, "bank": after.losses},
-        "specialisation": separation.round(4).to_dict(orient="list"),
-        "curve": curve,
-        "seconds": round(seconds),
-        "device": platform.processor() or platform.machine(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-    }
-    return ExpertBank(
-        bank.name, bank.base, bank.experts, bank.router, bank.router_state, bank.composition, report
+    model, step = trainer.mixture, trainer.state.global_step
+    if trainer.best is not None:
+        step, tensors = trainer.best
+        trainer.restore(tensors)
+    tell(Message("Measuring base model and bank on all held-out texts"))
+    before = evaluate(model, skills, plan=BASE_ALONE)
+    after = evaluate(model, skills)
+    tell(EvalDone(step, before.losses, after.losses, final=True))
+    return with_report(
+        model.to_bank(),
+        config,
+        skills,
+        base=before,
+        trained=after,
+        curve=trainer.curve,
+        step=step,
+        seconds=trainer.seconds,
     )
 
 
-def _portable(config: TrainingConfig) -> dict[str, Any]:
-    """The config as plain values, with file names that say nothing of this machine's folders."""
-    values = config.model_dump(mode="json")
-    values["out"] = config.out.name
-    for skill, entry in zip(config.skills, values["skills"], strict=True):
-        entry["train"] = [f"{file.parent.name}/{file.name}" for file in skill.train]
-        entry["held_out"] = [f"{file.parent.name}/{file.name}" for file in skill.held_out]
-    return values
+@contextmanager
+def _memory_errors(config: TrainingConfig) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch says both in a RuntimeError
+        signs = ("out of memory", "can't allocate memory", "cannot allocate memory")
+        if not isinstance(error, MemoryError) and not any(s in str(error).lower() for s in signs):
+            raise
+        smaller = max(1, config.batch_size // 2)
+        advice = (
+            f"batch_size {smaller} with gradient_accumulation "
+            f"{config.gradient_accumulation * config.batch_size // smaller}"
+            if smaller < config.batch_size
+            else f"sequence_length {max(8, config.sequence_length // 2)}"
+        )
+        raise TrainingError(
+            f"Memory ran out with batch_size {config.batch_size} and sequence_length "
+            f"{config.sequence_length}; the last checkpoint is kept. Try {advice}, or "
+            "gradient_checkpointing."
+        ) from None

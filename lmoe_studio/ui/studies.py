@@ -11,7 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from lmoe_studio.errors import DataError, TextError
-from lmoe_studio.tracing.corpus_files import CorpusFile, corpus_columns, survey
+from lmoe_studio.text_rows import column_names
+from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 from lmoe_studio.ui.study import Study, study_of_run
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def columns_of(pasted: str, uploaded: str | None) -> list[str]:
     """The columns of what someone gave. Raises DataError where it cannot be read."""
     with TemporaryDirectory() as folder:
         path = given_corpus(pasted, uploaded, Path(folder))
-        return corpus_columns(path) if path else []
+        return column_names(path) if path else []
 
 
 def guess_columns(path: Path) -> tuple[str, str | None]:
     """Which column of a corpus most likely holds the texts, and which the labels."""
-    columns = corpus_columns(path) or ["text"]
+    columns = column_names(path) or ["text"]
     text = "text" if "text" in columns else columns[0]
     return text, next((name for name in _LABELS if name in columns and name != text), None)
 

@@ -16,8 +16,9 @@ from tiny_models import ROUTERS, make_tiny_studio
 from analysis import label_owners, routing_frame, specialisation
 from lmoe_studio.errors import ConfigError, DataError, PlanError, StorageError
 from lmoe_studio.routing.plan import Override, RoutingPlan, TextMatch
+from lmoe_studio.text_rows import column_names
 from lmoe_studio.tracing import corpus as corpus_module, corpus_files, corpus_parts
-from lmoe_studio.tracing.corpus_files import CorpusFile, corpus_columns, survey
+from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 from lmoe_studio.tracing.corpus_parts import runs_in
 
 TEXTS = ["SELECT 1", "a", "naïve — 日本 🎉", "a longer text than the others", "FROM users"]
@@ -229,7 +230,7 @@ def test_files_give_texts_and_labels(tmp_path, suffix):
     assert [(i.text, i.label) for i in items] == [
         ("SELECT 1", "sql"), ('b, "q"\nc', None), ("日本", "1.5"),
     ]  # fmt: skip
-    assert corpus_columns(path) == ["body", "skill"]
+    assert column_names(path) == ["body", "skill"]
     found = survey(CorpusFile(path, "body", "skill"))
     assert (found.texts, found.labels) == (3, {"sql": 1, "1.5": 1})
 
@@ -238,7 +239,7 @@ def test_a_text_file_gives_a_text_a_line(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_bytes(b"one\r\n\ntwo")
     assert [item.text for item in CorpusFile(path)] == ["one", "two"]
-    assert corpus_columns(path) == ["text"]
+    assert column_names(path) == ["text"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_a_text_file_gives_a_text_a_line(tmp_path):
         ("a.csv", b"", "holds no text"),
         ("a.parquet", b"PAR1 nonsense", "no Parquet file"),
         ("a.parquet", b"", "no Parquet file"),
-        ("a.pdf", b"%PDF", "a corpus is a .jsonl, .csv, .parquet or .txt file"),
+        ("a.pdf", b"%PDF", "expected a .jsonl, .csv, .parquet or .txt file, not '.pdf'"),
     ],
 )
 def test_unsound_files_are_refused_in_one_sentence(tmp_path, name, content, sentence):

@@ -1,0 +1,119 @@
+"""The bank that a run starts from: new experts, or those of another bank under their router."""
+
+import math
+
+import torch
+
+from lmoe_studio.base_models import BaseIdentity
+from lmoe_studio.errors import BaseMismatchError, ConfigError, did_you_mean
+from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.files import load_bank
+from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.training.config import TrainingConfig
+
+
+def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
+    """The untrained bank.
+
+    Raises:
+        ConfigError: nothing could be trained; or the skills are not the experts of `bank`.
+        BankError: there is no such bank, or it was made for another base.
+    """
+    _require_something_to_learn(config)
+    if config.bank is None:
+        return _new_bank(config, base)
+    bank = load_bank(config.bank)
+    if bank.base.fingerprint != base.fingerprint:
+        raise BaseMismatchError(
+            f"Bank '{config.bank}' was made for {bank.base.id}, and {base.id} is a model of another "
+            "architecture; train over its own base model."
+        )
+    names = tuple(skill.name for skill in config.skills)
+    if config.mode != "router" or config.skill_loss:
+        _require_same_experts(config, bank, names)
+    keeps = bank.router == config.router
+    return ExpertBank(
+        config.name,
+        base,
+        bank.experts,
+        config.router,
+        bank.router_state if keeps else {},
+        bank.composition,
+    )
+
+
+def choose_trained(model: MixtureModel, config: TrainingConfig) -> None:
+    """Let only the parameters learn that the mode says: experts, routers, or both."""
+    trained = {"joint": (True, True), "router": (False, True), "experts": (True, False)}
+    experts, routers = trained[config.mode]
+    for layer in model.bank_layers.values():
+        layer.lora_a.requires_grad_(experts)
+        layer.lora_b.requires_grad_(experts)
+    model.routers.requires_grad_(routers)
+
+
+def skill_labels(config: TrainingConfig, bank: ExpertBank) -> list[int]:
+    """For each skill the index of the expert of its name; -1 where the bank has none."""
+    names = bank.expert_names
+    return [names.index(s.name) if s.name in names else -1 for s in config.skills]
+
+
+def _require_something_to_learn(config: TrainingConfig) -> None:
+    learned = router_class(config.router).learned
+    if config.mode != "experts" and not learned:
+        raise ConfigError(
+            f"Router '{config.router.kind}' has nothing to learn; mode '{config.mode}' takes "
+            "'linear'. To train experts under a router that stays as it is, use mode 'experts'."
+        )
+    if config.mode == "experts" and config.router.kind == "arrow":
+        raise ConfigError(
+            "The arrow router follows the experts' directions, which move while they are trained; "
+            "train with another one, and set arrow afterwards."
+        )
+
+
+def _require_same_experts(config: TrainingConfig, bank: ExpertBank, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in bank.expert_names:
+            raise ConfigError(
+                f"skills: bank '{config.bank}' has no expert '{name}'; "
+                f"{did_you_mean(name, bank.expert_names)} Or set skill_loss to 0 in mode 'router'."
+            )
+    missing = [name for name in bank.expert_names if name not in names]
+    if missing and config.mode != "router":
+        raise ConfigError(
+            f"skills: expert '{missing[0]}' of bank '{config.bank}' has no data; give it a skill of "
+            "its name."
+        )
+
+
+def _new_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
+    """Experts that do nothing yet: A random (Kaiming uniform), B zero, as LoRA starts."""
+    shapes = base.linear_shapes or {}
+    targets = {n: s for n, s in shapes.items() if n.rsplit(".", 1)[-1] in config.target_modules}
+    missing = set(config.target_modules) - {name.rsplit(".", 1)[-1] for name in targets}
+    if missing:
+        names = sorted({name.rsplit(".", 1)[-1] for name in shapes})
+        raise ConfigError(
+            f"target_modules: {config.base} has no linear layer named {', '.join(sorted(missing))}; "
+            f"it has {', '.join(names)}."
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    experts = tuple(
+        Expert(skill.name, _new_adapter(targets, config, generator), skill.description, skill.tags)
+        for skill in config.skills
+    )
+    return ExpertBank(config.name, base, experts, config.router, composition=config.composition)
+
+
+def _new_adapter(
+    targets: dict[str, tuple[int, int]], config: TrainingConfig, generator: torch.Generator
+) -> LoraAdapter:
+    factors = {}
+    for name, (d_out, d_in) in targets.items():
+        bound = 1 / math.sqrt(d_in)  # Kaiming uniform with a = sqrt(5), PEFT's choice
+        a = (torch.rand(config.rank, d_in, generator=generator) * 2 - 1) * bound
+        factors[name] = LoraFactors(a, torch.zeros(d_out, config.rank), config.scale)
+    return LoraAdapter(factors, config.base)
