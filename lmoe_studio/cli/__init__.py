@@ -1,0 +1,49 @@
+"""The `lmoe` command: a file a command. Data goes to files or stdout, messages to stderr.
+
+Commands import what they need when they run, so that `lmoe --help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lmoe_studio.cli import bank, generate, merge, report, serve, trace, train
+from lmoe_studio.cli.console import plain, say
+from lmoe_studio.errors import LMoEError
+from lmoe_studio.version import __version__
+
+app = typer.Typer(
+    name="lmoe",
+    help="See, steer and measure mixtures of LoRA experts.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+for _module in (serve, trace, generate, merge, train, bank, report):  # in the order of --help
+    app.add_typer(_module.commands)
+
+
+def main() -> None:
+    """Run a command; a person's mistake ends in one sentence and exit code 1."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except LMoEError as error:
+        if debug:
+            raise
+        say(f"[red]Error:[/] {plain(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.callback(epilog="`--debug` with any command shows the traceback of an error.")
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit

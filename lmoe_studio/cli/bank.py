@@ -1,0 +1,117 @@
+"""`lmoe import` makes a bank of adapters; `lmoe inspect` says what is in one."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lmoe_studio.cli.console import messages, plain, say
+from lmoe_studio.errors import ConfigError
+
+commands = typer.Typer()
+
+
+@commands.command("import", epilog="Example: `lmoe import --expert sql=loras/sql --out my-bank`")
+def _import(
+    expert: Annotated[list[str], typer.Option(help="NAME=FOLDER of a PEFT LoRA; once for each.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the bank to.")],
+    base: Annotated[
+        str, typer.Option(help="The base model of the adapters.")
+    ] = "smollm2-135m-instruct",
+    router: Annotated[
+        str, typer.Option(help="arrow (routes by the adapters' own directions) or uniform.")
+    ] = "arrow",
+    temperature: Annotated[float, typer.Option(help="Of the router.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Experts a token.")] = None,
+) -> None:
+    """Make a bank of PEFT LoRA adapters; it routes at once, without training."""
+    from lmoe_studio.base_models import load_base
+    from lmoe_studio.config import RouterSettings
+    from lmoe_studio.experts.bank import ExpertBank
+    from lmoe_studio.experts.files import save_bank
+    from lmoe_studio.mixture import MixtureModel
+
+    folders = dict(_name_and_folder(item) for item in expert)
+    if len(folders) < len(expert):
+        raise ConfigError("--expert: two experts have the same name; give each its own.")
+    scope = "module" if router == "arrow" else "layer"
+    options = {"kind": router, "scope": scope, "temperature": temperature, "top_k": top_k}
+    settings = RouterSettings.parse(options, source="router")
+    with messages.status("") as status:
+        model = load_base(base, device="cpu", on_progress=status.update)
+        status.update("Reading the adapters")
+        bank = ExpertBank.from_adapters(
+            folders, base=model.identity, name=out.name, router=settings
+        )
+        MixtureModel(model.model, bank)  # whatever does not fit says so here
+    save_bank(bank, out)
+    say(f"Wrote {out}: {len(folders)} experts, {bank.router} router.")
+
+
+@commands.command("inspect", epilog="Example: `lmoe inspect demo --json`")
+def _inspect(
+    bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    geometry: Annotated[
+        bool, typer.Option("--geometry", help="Also how large and how alike the updates are.")
+    ] = False,
+) -> None:
+    """Say what is in a bank, without loading its base model."""
+    from lmoe_studio.experts.files import load_bank
+    from lmoe_studio.experts.geometry import bank_geometry
+    from lmoe_studio.experts.inspect import describe_bank
+
+    loaded = load_bank(bank)
+    description = describe_bank(loaded)
+    if geometry:
+        description["geometry"] = bank_geometry(loaded).summary()
+    if as_json:
+        print(json.dumps(description, indent=2, ensure_ascii=False))
+    else:
+        _print_bank(description)
+
+
+def _name_and_folder(item: str) -> tuple[str, str]:
+    name, equals, folder = item.partition("=")
+    if not (name and equals and folder):
+        raise ConfigError(f"--expert '{item}': write NAME=FOLDER, for example sql=loras/sql.")
+    return name, folder
+
+
+def _print_bank(description: dict[str, Any]) -> None:
+    out = Console(highlight=False)
+    for name in ("name", "base", "composition", "router", "parameters"):
+        out.print(f"[bold]{name:12}[/] {plain(str(description[name]))}")
+    table = Table("expert", "rank", "norm of updates", "modules", "description")
+    for item in description["experts"]:
+        ranks = ", ".join(map(str, item["ranks"]))
+        table.add_row(
+            plain(item["name"]),
+            ranks,
+            f"{item['update_norm']:.2f}",
+            str(item["modules"]),
+            plain(item["description"]),
+        )
+    out.print(table)
+    if "geometry" in description:
+        _print_geometry(out, description["geometry"])
+
+
+def _print_geometry(out: Console, geometry: dict[str, Any]) -> None:
+    names = list(geometry["norm"])
+    sizes = Table("expert", "norm", "effective rank", title="Size of the updates")
+    likeness = Table("cosine", *map(plain, names), title="Likeness of the updates")
+    for name in names:
+        rank = geometry["effective_rank"][name]
+        sizes.add_row(plain(name), f"{geometry['norm'][name]:.2f}", f"{rank:.2f}")
+        cosines = geometry["cosine"][name]
+        likeness.add_row(plain(name), *(_number(cosines[other]) for other in names))
+    out.print(sizes)
+    out.print(likeness)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"

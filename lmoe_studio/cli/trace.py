@@ -1,0 +1,145 @@
+"""`lmoe trace`: one text, or with --data many."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lmoe_studio.cli.console import messages, plain, progress_bar, say
+from lmoe_studio.cli.options import Bank, Base, Device
+from lmoe_studio.cli.text_input import given_text
+from lmoe_studio.cli.trace_file import require_trace_name, write_trace
+from lmoe_studio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lmoe_studio.tracing.corpus import CorpusProgress
+    from lmoe_studio.tracing.records import RoutingTrace
+
+commands = typer.Typer()
+
+
+@commands.command(
+    "trace",
+    epilog='Example: `lmoe trace --text "SELECT 1" --out trace.parquet`, or '
+    "`lmoe trace --data texts.jsonl --label-column skill --out runs/x`",
+)
+def _trace(
+    text: Annotated[
+        str | None, typer.Option(help="The text; left out, it is read from stdin.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text from a file.")] = None,
+    bank: Bank = "demo",
+    base: Base = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=".parquet, .safetensors or .csv; left out, a table. With --data a folder."
+        ),
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Cut the text to this.")] = None,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Also record how much each expert added.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Trace many texts: .jsonl, .csv, .parquet, or .txt with a text a line."),
+    ] = None,
+    text_column: Annotated[
+        str, typer.Option(help="Column of --data that holds the texts.")
+    ] = "text",
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of --data that holds their labels.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run, to keep several in one folder.")
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="With --data: also keep logits and probabilities.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Record every routing weight of a text, or of many: a run that was stopped goes on."""
+    from lmoe_studio.studio import Studio
+
+    if data is not None:
+        if text is not None or file is not None or out is None:
+            raise ConfigError("--data goes with --out FOLDER, and without --text and --file.")
+        corpus = _Corpus(data, out, text_column, label_column, run, max_tokens)
+        _trace_corpus(corpus, bank, base, device, contributions=contributions, scores=scores)
+        return
+    require_trace_name(out)
+    prompt = given_text(text, file)
+    with messages.status("") as status:
+        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        status.update("Tracing")
+        trace = studio.trace(prompt, max_tokens=max_tokens, contributions=contributions)
+    if out is None:
+        _print_trace(trace)
+        return
+    write_trace(trace, out)
+    shape = " × ".join(map(str, trace.routing_weights.shape))
+    say(f"Wrote {out}: {shape} routing weights (positions × sites × experts).")
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """What `lmoe trace --data` was told."""
+
+    data: Path
+    out: Path
+    text_column: str
+    label_column: str | None
+    run: str | None
+    max_tokens: int | None
+
+
+def _trace_corpus(
+    corpus: _Corpus, bank: str, base: str | None, device: str, *, contributions: bool, scores: bool
+) -> None:
+    from lmoe_studio.studio import Studio
+    from lmoe_studio.tracing.corpus_files import CorpusFile, survey
+
+    survey(CorpusFile(corpus.data, corpus.text_column, corpus.label_column))  # before the model
+    with messages.status("") as status:
+        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+    with progress_bar() as bar:
+        task = bar.add_task("Tracing", total=1.0, line="")
+
+        def show(progress: "CorpusProgress") -> None:
+            line = f"{progress.texts:,}/{progress.of_texts:,} texts  {progress.tokens:,} tokens"
+            bar.update(task, completed=progress.share, line=line)
+
+        found = studio.trace_corpus(
+            corpus.data,
+            out=corpus.out,
+            text_column=corpus.text_column,
+            label_column=corpus.label_column,
+            run=corpus.run,
+            max_tokens=corpus.max_tokens,
+            contributions=contributions,
+            scores=scores,
+            on_progress=show,
+        )
+    cut = f", {found.cut:,} of them cut" if found.cut else ""
+    missing = f", {found.unlabelled:,} without a label" if found.unlabelled else ""
+    unlabelled = missing if corpus.label_column else ""
+    say(
+        f"Wrote {corpus.out}, run {found.run}: {found.texts:,} texts{cut}{unlabelled}, "
+        f"{found.tokens:,} tokens. Read it with pandas.read_parquet({str(corpus.out)!r})."
+    )
+
+
+def _print_trace(trace: "RoutingTrace") -> None:
+    from analysis import token_frame
+
+    table = Table("position", "token", "log p", "top expert", "mean weight")
+    for row in token_frame(trace).itertuples():
+        chance = f"{row.logprob:.2f}" if row.position else ""
+        token = plain(repr(row.token)[1:-1])
+        table.add_row(
+            str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}"
+        )
+    Console().print(table)

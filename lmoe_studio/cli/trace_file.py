@@ -1,0 +1,33 @@
+"""The file that a command writes a trace to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmoe_studio.errors import StorageError
+
+if TYPE_CHECKING:
+    from lmoe_studio.tracing.records import RoutingTrace
+
+
+def require_trace_name(out: Path | None) -> None:
+    """Raises: StorageError for a name that says no format; asked before the model is loaded."""
+    if out is not None and out.suffix not in (".parquet", ".safetensors", ".csv"):
+        raise StorageError(f"--out {out.name}: end the name in .parquet, .safetensors or .csv.")
+
+
+def write_trace(trace: "RoutingTrace", out: Path) -> None:
+    """Write .parquet, .safetensors or .csv.
+
+    Raises: StorageError where it cannot be written.
+    """
+    from analysis import routing_frame
+    from analysis.spreadsheet import write_csv
+    from lmoe_studio.tracing.files import save_trace
+
+    if out.suffix != ".csv":
+        save_trace(trace, out)
+        return
+    try:
+        write_csv(routing_frame(trace), out)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written: {error.strerror}.") from None
