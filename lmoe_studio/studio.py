@@ -10,8 +10,9 @@ import pandas as pd
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
 from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.files import load_bank, shipped_banks
+from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
+from lmoe_studio.experts.places import own_banks, shipped_banks
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
@@ -98,7 +99,7 @@ class Studio:
         """Load a bank and the base model it belongs to.
 
         Args:
-            bank: name of a shipped bank, or a bank folder.
+            bank: name of a shipped or an own bank, or a bank folder.
             base: load this base instead of the one the bank names, for example a local copy.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU.
@@ -410,5 +411,5 @@ class Studio:
 
 
 def available_banks() -> list[str]:
-    """Names of the banks that come with the package."""
-    return list(shipped_banks())
+    """Names of the banks that come with the package, then those of the person's own."""
+    return [*shipped_banks(), *own_banks()]
