@@ -13,10 +13,8 @@ It can be looked at, copied, and found again when the record of the job is lost.
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lmoe_studio.training.config import SkillConfig, TrainingConfig
+from lmoe_studio.training.config import SkillConfig, TrainingConfig
 
 _TAIL = 1_000_000  # bytes of a log that are looked at
 
@@ -41,7 +39,7 @@ def run_folder(folder: Path) -> Path:
     return folder / "run"
 
 
-def write_config(config: "TrainingConfig", folder: Path) -> None:
+def write_config(config: TrainingConfig, folder: Path) -> None:
     """Write the config whole or not at all."""
     staged = folder / ".config.json"
     config.write(staged)
@@ -50,7 +48,7 @@ def write_config(config: "TrainingConfig", folder: Path) -> None:
     staged.replace(config_file(folder))
 
 
-def with_copied_data(config: "TrainingConfig", folder: Path) -> "TrainingConfig":
+def with_copied_data(config: TrainingConfig, folder: Path) -> TrainingConfig:
     """Copy the texts into the folder; the same config with the copies' names.
 
     Raises:
@@ -72,7 +70,7 @@ def log_tail(folder: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:] if lines > 0 else []
 
 
-def _with_copies(skill: "SkillConfig", place: Path) -> "SkillConfig":
+def _with_copies(skill: SkillConfig, place: Path) -> SkillConfig:
     copies = {
         part: tuple(
             _copied(file, place / f"{part}-{number}" / file.name)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmoe_studio.errors import ConfigError, DataError, JobError, StorageError
 from lmoe_studio.experts.places import shipped_banks
@@ -25,9 +24,7 @@ from lmoe_studio.jobs.job import Job, JobEvent, JobState
 from lmoe_studio.jobs.launch import start_worker
 from lmoe_studio.jobs.locks import FileLock, is_locked
 from lmoe_studio.jobs.store import JobStore
-
-if TYPE_CHECKING:
-    from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.config import TrainingConfig
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another
 _ID_LENGTH = 5
@@ -56,7 +53,7 @@ class Jobs:
         self.home = Path(home).absolute() if home is not None else home_folder()
         self._store = JobStore(self.home)
 
-    def start(self, config: "TrainingConfig", *, copy_data: bool = False) -> Job:
+    def start(self, config: TrainingConfig, *, copy_data: bool = False) -> Job:
         """Train a bank in a process of its own.
 
         Args:
@@ -245,8 +242,6 @@ class Jobs:
             return
         if not config_file(folder).is_file():
             return
-        from lmoe_studio.training.config import TrainingConfig  # noqa: PLC0415  (brings torch)
-
         try:
             config = TrainingConfig.read(config_file(folder))
         except ConfigError:
@@ -330,7 +325,7 @@ class Jobs:
         assert lock is not None, "nobody else knows this folder"
         return folder, lock
 
-    def _fill(self, folder: Path, config: "TrainingConfig", *, copy_data: bool) -> None:
+    def _fill(self, folder: Path, config: TrainingConfig, *, copy_data: bool) -> None:
         try:
             if copy_data:
                 config = with_copied_data(config, folder)
@@ -341,7 +336,7 @@ class Jobs:
             raise StorageError(f"{where} cannot be copied or written: {error.strerror}.") from None
 
 
-def _check_files(config: "TrainingConfig") -> None:
+def _check_files(config: TrainingConfig) -> None:
     for skill in config.skills:
         for file in (*skill.train, *skill.held_out):
             if not os.access(file, os.R_OK):
@@ -349,7 +344,7 @@ def _check_files(config: "TrainingConfig") -> None:
                 raise DataError(f"{file}, of skill '{skill.name}', {why}.")
 
 
-def _with_absolute_paths(config: "TrainingConfig") -> "TrainingConfig":
+def _with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
     """A config that means the same wherever it is read."""
     config = config.relative_to(Path.cwd())
     folders = {

@@ -25,6 +25,7 @@ from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.locks import FileLock, is_locked
 from lmoe_studio.jobs.log_lines import log_line
 from lmoe_studio.jobs.store import JobStore
+from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.events import Event, Finished
 
 _POLL = 0.2  # seconds between two looks at the queue
@@ -115,11 +116,11 @@ class Worker:
     def _train(self) -> None:
         if self.store.has_event(self.id, Finished):
             return  # killed when all was done but the last note
-        from lmoe_studio.training.config import TrainingConfig
+        config = TrainingConfig.read(config_file(self.folder))
         from lmoe_studio.training.run import run_training
 
         run_training(
-            TrainingConfig.read(config_file(self.folder)),
+            config,
             self._keep,
             should_stop=self.should_stop,
             run_folder=run_folder(self.folder),
