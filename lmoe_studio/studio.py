@@ -7,7 +7,16 @@ from typing import Any, Self
 
 import pandas as pd
 
-from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
+from lmoe_studio.base_models import (
+    BaseModel,
+    Progress,
+    choose_device,
+    choose_dtype,
+    load_base,
+    load_tokenizer,
+    over_same_weights,
+    silent,
+)
 from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
@@ -28,6 +37,8 @@ from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts
+from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.data import SkillPreview, preview
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Studio:
     """A base model with a bank attached, ready to be traced and steered."""
 
     def __init__(self, base: BaseModel, bank: ExpertBank) -> None:
-        """Attach a bank to a loaded base model.
+        """Attach a bank over a loaded base model, which is left as it is: others may use it too.
 
         Raises:
             BaseMismatchError: the bank was made for a base of another architecture.
@@ -72,11 +83,12 @@ class Studio:
                 f"Bank '{bank.name}' was made for {bank.base.id}, and {base.identity.id} is a model "
                 "of another architecture; load the bank with its own base model."
             )
+        self.base = base
         self.bank = bank
         self.tokenizer = base.tokenizer
         self._texts = TokenTexts(base.tokenizer)
         self.context_length = base.context_length
-        self.model = MixtureModel(base.model, bank).eval()
+        self.model = MixtureModel(over_same_weights(base.model), bank).eval()
         self._one_at_a_time = Turns()
         self._author = Author(
             self.model,
@@ -94,6 +106,7 @@ class Studio:
         base: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        beside: Self | None = None,
         on_progress: Progress = silent,
     ) -> Self:
         """Load a bank and the base model it belongs to.
@@ -103,6 +116,8 @@ class Studio:
             base: load this base instead of the one the bank names, for example a local copy.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU.
+            beside: a studio whose base model is used once more, in the same memory, if it is the one
+                that is wanted; both may then work at once.
             on_progress: hears each slow step.
 
         Raises:
@@ -111,9 +126,10 @@ class Studio:
         """
         on_progress(f"Reading bank {bank}")
         loaded = load_bank(bank)
-        model = load_base(
-            base or loaded.base.id, device=device, dtype=dtype, on_progress=on_progress
-        )
+        wanted = base or loaded.base.id
+        model = beside and _same_base(beside.base, wanted, device, dtype)
+        if model is None:
+            model = load_base(wanted, device=device, dtype=dtype, on_progress=on_progress)
         on_progress("Attaching the experts")
         return cls(model, loaded)
 
@@ -408,6 +424,39 @@ class Studio:
     def _encode(self, text: str) -> list[int]:
         clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
         return list(self.tokenizer(clean)["input_ids"])
+
+
+def preview_training(
+    config: TrainingConfig, *, beside: Studio | None = None, count: int = 3
+) -> list[SkillPreview]:
+    """What the model will see in a training: what is read of each skill, and its first sequences.
+
+    Args:
+        config: what is to be trained.
+        beside: a studio whose tokenizer is used if it is the base model's.
+        count: how many sequences of each skill.
+
+    Raises:
+        DataError: a file cannot be read, or a skill has nothing to learn.
+        BaseModelError: the tokenizer cannot be had.
+    """
+    if beside is not None and beside.base.identity.id == config.base:
+        tokenizer = beside.tokenizer
+    else:
+        tokenizer = load_tokenizer(config.base)
+    return preview(config, tokenizer, count=count)
+
+
+def _same_base(base: BaseModel, wanted: str, device: str, dtype: str) -> BaseModel | None:
+    """A base model that is there already, if it is the one that is wanted."""
+    weights, place = next(base.model.parameters()), choose_device(device)
+    is_same = (
+        base.identity.id == wanted
+        and weights.device.type == place.type
+        and place.index in (None, weights.device.index)
+        and weights.dtype == choose_dtype(dtype, place)
+    )
+    return base if is_same else None
 
 
 def available_banks() -> list[str]:
