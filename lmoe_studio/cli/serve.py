@@ -1,5 +1,6 @@
 """`lmoe app`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,9 +19,20 @@ def _app(
         str | None, typer.Option(envvar="LMOE_PASSWORD", help="Needed beyond this machine.")
     ] = None,
     device: Device = "auto",
+    data_folder: Annotated[
+        Path | None, typer.Option(help="A folder whose files may be trained on in the Train tab.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open the Studio in the browser."""
     from lmoe_studio.ui.app import launch
 
-    launch(bank, host, port, open_browser=browser, password=password, device=device)
+    launch(
+        bank,
+        host,
+        port,
+        open_browser=browser,
+        password=password,
+        device=device,
+        data_folder=data_folder,
+    )

@@ -7,8 +7,11 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
 
-from lmoe_studio.errors import ConfigError
+from lmoe_studio.errors import ConfigError, LMoEError
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS
 from lmoe_studio.ui.source import model_source
 
@@ -21,6 +24,7 @@ def launch(
     password: str | None = None,
     device: str = "auto",
     allowed_hosts: Sequence[str] = (),
+    data_folder: Path | None = None,
 ) -> None:
     """Serve the interface until interrupted.
 
@@ -32,21 +36,38 @@ def launch(
         password: asked of everyone who opens the page, with any user name.
         device: where the model runs.
         allowed_hosts: further names that the page is reached under, for example behind a proxy.
+        data_folder: a folder whose files everyone who opens the page may train on.
 
     Raises:
-        ConfigError: the address is taken, or open to others without a password.
+        ConfigError: the address is taken, or open to others without a password, or the data folder
+            is none.
     """
     check_address(host, port, password=password)
+    if data_folder is not None and not data_folder.is_dir():
+        raise ConfigError(f"The data folder {data_folder} is no folder; make it, or name another.")
     source = model_source(device)
     source.start(bank)
     from lmoe_studio.ui.serve import serve  # noqa: PLC0415  (brings Gradio: seconds)
 
-    app = serve(source, host, port, password=password, allowed_hosts=allowed_hosts)
+    jobs = Jobs()
+    Thread(target=_adopt, args=(jobs,), name="adopt-jobs", daemon=True).start()
+    app = serve(
+        source, host, port, jobs=jobs, data_folder=data_folder, password=password,
+        allowed_hosts=allowed_hosts,
+    )  # fmt: skip
     url = str(app.local_url)
     sys.stderr.write(f"L-MoE Studio is at {url} (Ctrl+C stops it)\n")
     if open_browser:
         webbrowser.open(url)
     app.block_thread()
+
+
+def _adopt(jobs: Jobs) -> None:
+    """Take up the jobs that an earlier Studio left; the page says so where they cannot be read."""
+    try:
+        jobs.adopt()
+    except LMoEError as error:
+        sys.stderr.write(f"{error}\n")
 
 
 def check_address(host: str, port: int, *, password: str | None) -> None:

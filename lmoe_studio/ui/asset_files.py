@@ -14,6 +14,7 @@ PAGE_SCRIPTS = (
     "mixer.js",
     "overrides.js",
     "hotkeys.js",
+    "training.js",
 )
 """Sent once with the page; each drawn component adds only the script that joins them."""
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from lmoe_studio.ui.runs import RunBook
 from lmoe_studio.ui.source import SourceState, StudioSource
 from lmoe_studio.ui.traces import TraceStore
+from lmoe_studio.ui.training.texts import Places
+from lmoe_studio.ui.training.watch import JobWatch
 
 _STORAGE = "lmoe-studio"
 """Prefix of what the browser keeps; also its fixed "secret", so that a restart loses nothing."""
@@ -30,8 +34,21 @@ class Page:
     """The status line; any handler may write to it."""
     kept: dict[str, gr.BrowserState]
     """What tabs let the browser keep, by name."""
+    jobs: JobWatch
+    training: gr.HTML
+    """What trains at the moment, beside the status line."""
+    beat: gr.Timer
+    """Ticks as long as the page is open, so that it sees what others do."""
+    bell: gr.Textbox
+    """Rung by whoever asks the source for another bank: any new text."""
+    data_folder: Path | None = None
+    """The folder whose files the operator allows to train on."""
     runs: RunBook = field(default_factory=RunBook)
     """Which runs can be stopped."""
+
+    def places(self) -> Places:
+        """Where the texts of a training may be taken from."""
+        return Places(Path(get_upload_folder()), self.data_folder)
 
 
 @dataclass(frozen=True)

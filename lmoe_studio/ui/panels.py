@@ -31,6 +31,11 @@ def status_line(text: str, *, tone: Tone | None = None) -> str:
     return f'<div class="status {tone or "ready"}"><i></i><span>{safe(text)}</span></div>'
 
 
+def training_status(text: str) -> str:
+    """What trains at the moment; a button that leads there. Empty where nothing does."""
+    return f'<button type="button" title="Open the Train tab">{safe(text)}</button>' if text else ""
+
+
 def panel(tone: Tone, title: str, text: str) -> str:
     """A designed place for a state: what it is, and what to do."""
     role = "alert" if tone == "problem" else "status"

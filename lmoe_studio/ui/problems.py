@@ -1,4 +1,4 @@
-"""Sentences for what went wrong while the model was at work: a title, and what to do."""
+"""Sentences for what went wrong while the Studio was at work: a title, and what to do."""
 
 import logging
 from secrets import token_hex
@@ -6,6 +6,8 @@ from secrets import token_hex
 from lmoe_studio.errors import (
     ConfigError,
     ContextLengthError,
+    DataError,
+    JobError,
     LMoEError,
     PlanError,
     StorageError,
@@ -19,6 +21,8 @@ _TITLES: tuple[tuple[type[LMoEError], str], ...] = (
     (ContextLengthError, "The text is too long"),
     (TextError, "Nothing to begin with"),
     (ConfigError, "A setting is out of range"),
+    (DataError, "The texts cannot be used"),
+    (JobError, "The job cannot do that"),
     (StorageError, "The file could not be written"),
 )
 
@@ -35,7 +39,7 @@ def explain(error: Exception) -> tuple[str, str]:
         titles = (title for kind, title in _TITLES if isinstance(error, kind))
         return next(titles, "It did not work"), str(error)
     incident = token_hex(3)
-    _log.error("incident %s while generating", incident, exc_info=error)
+    _log.error("incident %s", incident, exc_info=error)
     if type(error).__name__ == "OutOfMemoryError":
         return "Out of memory", "The device has no room for this; ask for fewer new tokens."
     sentence = f"Something went wrong inside; the log has the details under incident {incident}."

@@ -2,10 +2,12 @@
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.asset_files import PAGE_SCRIPTS, read_asset
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS, Guard
 from lmoe_studio.ui.layout import build_app
@@ -22,6 +24,8 @@ def serve(
     host: str,
     port: int,
     *,
+    jobs: Jobs | None = None,
+    data_folder: Path | None = None,
     password: str | None = None,
     allowed_hosts: Sequence[str] = (),
 ) -> gr.Blocks:
@@ -29,7 +33,8 @@ def serve(
 
     Every option that an environment variable of Gradio's could switch is given explicitly.
     """
-    app = build_app(source).queue(default_concurrency_limit=8, max_size=_MOST_WAITING)
+    app = build_app(source, jobs, data_folder=data_folder)
+    app.queue(default_concurrency_limit=8, max_size=_MOST_WAITING)
     guard = Middleware(Guard, hosts=_hosts(host, allowed_hosts), any_address=host in _WILDCARDS)
     app.launch(
         server_name=host,
@@ -38,7 +43,7 @@ def serve(
         auth_message="Any user name will do; it keeps your traces apart from those of others.",
         app_kwargs={"middleware": [guard]},
         theme=build_theme(),
-        css=read_asset("page.css", "analyse.css"),
+        css=read_asset("page.css", "analyse.css", "train.css"),
         head=f"<script>{read_asset(*PAGE_SCRIPTS)}</script>",
         footer_links=["settings"],
         prevent_thread_lock=True,

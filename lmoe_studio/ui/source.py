@@ -90,11 +90,12 @@ def model_source(device: str) -> StudioSource:
     def load(bank: str, on_progress: Callable[[str], None]) -> "Studio":
         from lmoe_studio.studio import Studio  # noqa: PLC0415  (brings torch: seconds)
 
-        return Studio.load(bank, device=device, on_progress=on_progress)
+        return Studio.load(bank, device=device, beside=source.state.studio, on_progress=on_progress)
 
     def list_banks() -> list[str]:
         from lmoe_studio.studio import available_banks  # noqa: PLC0415
 
         return available_banks()
 
-    return StudioSource(load, list_banks)
+    source = StudioSource(load, list_banks)
+    return source

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lmoe_studio.errors import DataError, TextError
 from lmoe_studio.text_rows import column_names
 from lmoe_studio.tracing.corpus_files import CorpusFile, survey
+from lmoe_studio.ui.pasted import write_pasted
 from lmoe_studio.ui.study import Study, study_of_run
 
 if TYPE_CHECKING:
@@ -69,21 +70,10 @@ class StudyStore:
 
 
 def given_corpus(pasted: str, uploaded: str | None, folder: Path | None = None) -> Path | None:
-    """The file with the texts someone gave; pasted ones are written down in `folder`.
-
-    Pasted text is JSONL if it begins like that, CSV if its first line names a column `text`, and
-    otherwise a text a line.
-    """
+    """The file with the texts someone gave; pasted ones are written down in `folder`."""
     if uploaded:
         return Path(uploaded)
-    if not pasted.strip() or folder is None:
-        return None
-    header = pasted.lstrip().splitlines()[0]
-    is_csv = "," in header and "text" in [name.strip('" ') for name in header.split(",")]
-    kind = "jsonl" if header.startswith("{") else "csv" if is_csv else "txt"
-    path = folder / f"pasted.{kind}"
-    path.write_text(pasted.lstrip("\ufeff \n"), encoding="utf-8", errors="replace")
-    return path
+    return write_pasted(pasted, folder) if pasted.strip() and folder is not None else None
 
 
 def columns_of(pasted: str, uploaded: str | None) -> list[str]:

@@ -2,21 +2,25 @@
 
 import socket
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.serve import serve
 from lmoe_studio.ui.source import StudioSource
 
 
 @contextmanager
 def served(source, **options):
+    """Without `jobs` among the options it has a home of its own, without any."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = serve(source, "127.0.0.1", port, **options)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        app.close(verbose=False)
+    with TemporaryDirectory() as home:
+        app = serve(source, "127.0.0.1", port, **({"jobs": Jobs(home)} | options))
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            app.close(verbose=False)
 
 
 def source_of(studio):

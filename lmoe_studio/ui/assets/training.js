@@ -1,0 +1,47 @@
+// The page around the Train tab: its address names the job, and a Studio that is gone is said so.
+
+const SILENCE = 9000; // milliseconds without an answer
+
+// Whether the Train tab is the open one; asked for with every look at the jobs.
+function isTrainOpen() {
+  return document.querySelector("#tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Train";
+}
+
+function openTab(title) {
+  const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
+  tabs.find((tab) => tab.textContent.trim() === title)?.click();
+}
+
+function showAddress() {
+  const address = new URL(location.href);
+  if (isTrainOpen() && window.lmoeJob) address.searchParams.set("job", window.lmoeJob);
+  else if (!isTrainOpen()) address.searchParams.delete("job");
+  if (address.href !== location.href) history.replaceState(history.state, "", address);
+}
+
+window.addEventListener("lmoe:job", showAddress);
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.("#training-status button")) openTab("Train");
+  if (event.target.closest?.("#tabs [role=tab]")) setTimeout(showAddress, 50);
+});
+
+const lost = { answered: performance.now(), seen: performance.now(), note: null };
+
+// Called when the Studio has answered a look.
+function studioAnswered() {
+  lost.answered = performance.now();
+  lost.note?.remove();
+  lost.note = null;
+}
+
+document.addEventListener("visibilitychange", () => (lost.seen = performance.now()));
+setInterval(() => {
+  const now = performance.now();
+  const isSilent = Math.min(now - lost.answered, now - lost.seen) > SILENCE;
+  if (document.hidden || !isSilent || lost.note || !document.querySelector("#tabs")) return;
+  lost.note = document.createElement("div");
+  lost.note.className = "lost";
+  lost.note.setAttribute("role", "alert");
+  lost.note.textContent = "The Studio does not answer. Training goes on without it; this page comes back when the Studio does.";
+  document.body.append(lost.note);
+}, 1000);

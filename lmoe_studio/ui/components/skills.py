@@ -1,0 +1,41 @@
+"""The editor of the experts to train: a name, a description and texts for each, in the browser."""
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from lmoe_studio.ui.asset_files import read_asset
+from lmoe_studio.ui.palette import EXPERT_COLOURS
+from lmoe_studio.ui.training.example import EXAMPLE
+from lmoe_studio.ui.training.texts import MOST_EXPERTS, SUFFIXES
+
+
+def build_skills(**kwargs: Any) -> gr.HTML:
+    """An editor with two blank experts; its value is a list of rows for `read_texts`."""
+    setup = {
+        "most": MOST_EXPERTS,
+        "suffixes": SUFFIXES,
+        "colours": EXPERT_COLOURS,
+        "example": EXAMPLE,
+    }
+    return gr.HTML(
+        None,
+        html_template='<div class="skills"></div>',
+        css_template=read_asset("pieces.css", "skills.css"),
+        js_on_load=f"const SETUP = {json.dumps(setup)};\n{read_asset('skills.js')}",
+        apply_default_css=False,
+        files=[],
+        imported=None,
+        **kwargs,
+    )
+
+
+def show_files(names: list[str]) -> dict[str, Any]:
+    """The update that offers the files of the operator's folder."""
+    return gr.update(files=names)
+
+
+def show_rows(rows: list[dict[str, Any]], *, serial: str) -> dict[str, Any]:
+    """The update that puts experts in the place of what there was; `serial` tells two apart."""
+    return gr.update(imported={"rows": rows, "serial": serial})

@@ -1,0 +1,23 @@
+"""Train: make a bank of one's own, and watch how its jobs go."""
+
+from typing import Any
+
+from lmoe_studio.ui.page import Follower, Page
+from lmoe_studio.ui.source import SourceState
+from lmoe_studio.ui.tabs import new_bank, training_jobs
+
+TITLE = "Train"
+KEPT = new_bank.KEPT
+
+
+def build(page: Page) -> Follower:
+    """Lay out the tab: above what to train, below what trains and has trained."""
+    form = new_bank.lay_out()
+    jobs = training_jobs.lay_out()
+    training_jobs.wire(page, jobs)
+    new_bank.wire(page, form, jobs)
+
+    def show(state: SourceState) -> list[Any]:
+        return new_bank.choices(page, state)
+
+    return Follower([form.base, form.bank], show)
