@@ -79,12 +79,21 @@ class MadeJobs:
             self.tell(id, evaluated(step, steps, experts, final=True))
             self.tell(id, Finished(str(self.home / "banks" / name), step))
         if state.is_live:
-            lock = FileLock.take(lock_file(folder))
-            assert lock is not None
-            self._locks.enter_context(lock)
+            self._hold(id)
         else:
             self.store.finish(id, state, reason)
         return id
+
+    def again(self, id):
+        """The turn of a job that ended comes once more."""
+        self.store.requeue(id)
+        self._hold(id)
+        self.store.begin(id)
+
+    def _hold(self, id):
+        lock = FileLock.take(lock_file(self.store.folder(id)))
+        assert lock is not None
+        self._locks.enter_context(lock)
 
     def tell(self, id, event):
         self.store.add_event(id, event)

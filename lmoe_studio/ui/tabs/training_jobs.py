@@ -70,7 +70,7 @@ def lay_out() -> JobParts:
     with gr.Row(visible=False, elem_id="jobs-box") as box:
         with gr.Column(scale=1, min_width=200):
             jobs = build_job_list(elem_id="jobs")
-        with gr.Column(scale=4, min_width=320, elem_id="job"):
+        with gr.Column(scale=4, min_width=480, elem_id="job"):
             head = build_job_head(elem_id="job-head")
             with gr.Row(visible=False, elem_id="curves") as curves:
                 loss = _curve("loss", "loss, nats a token", "job-loss")

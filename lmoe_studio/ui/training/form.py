@@ -15,8 +15,8 @@ from lmoe_studio.training.config import EXPERT_NAME, SkillConfig, TrainingConfig
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.training.texts import GivenTexts, Places
 
-_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_MOST_FILE_BYTES = 1_000_000
+_HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
+_MOST_FILE_BYTES, _MOST_DEPTH = 200_000, 20
 _MOST_ARCHIVE_BYTES = 64_000_000
 
 
@@ -125,10 +125,8 @@ def read_config_file(file: Path, places: Places) -> tuple[dict[str, Any], list[d
         ConfigError: the file is no sound config.
     """
     try:
-        _check_size(file)
+        _check_plain(file)
         config = TrainingConfig.read(file)
-    except RecursionError:
-        raise ConfigError(f"{file.name}: nested too deeply for a config.") from None
     except ConfigError as error:
         raise ConfigError(str(error).replace(str(file), file.name)) from None
     values = config.model_dump(mode="json")
@@ -153,13 +151,20 @@ def read_config_file(file: Path, places: Places) -> tuple[dict[str, Any], list[d
     return values, rows
 
 
-def _check_size(file: Path) -> None:
-    """Refuse a file that is, or would become, too large for a config."""
+def _check_plain(file: Path) -> None:
+    """Refuse a file that is, or would become, too large for a config; YAML can make much of little."""
     if file.stat().st_size > _MOST_FILE_BYTES:
         raise ConfigError(f"{file}: too large for a config.")
+    depth = 0
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError(f"{file}: aliases (*name) are not read here; write the value out.")
+        for event in yaml.parse(file.read_text(encoding="utf-8-sig")):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(
+                    f"{file}: aliases (*name) are not read here; write the value out."
+                )
+            if depth > _MOST_DEPTH:
+                raise ConfigError(f"{file}: nested too deeply for a config.")
     except (UnicodeDecodeError, yaml.YAMLError):
         return  # whoever reads it says so, with the line

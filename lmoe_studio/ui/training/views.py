@@ -133,12 +133,7 @@ def _sentence(job: Job, progress: Progress, jobs: Sequence[Job], *, stopping: bo
         case JobState.RUNNING if stopping:
             return "It stops after the step it is at, and saves."
         case JobState.RUNNING:
-            left = progress.step.seconds_left if progress.step else None
-            if progress.step is None or progress.step.step < job.step or left is None:
-                return f"{progress.message or 'Starting'}…"
-            if progress.step.step >= job.steps:
-                return f"{progress.message or 'Writing the bank'}…"
-            return f"About {duration(left)} left. You may close the page; training goes on."
+            return _doing(job, progress)
         case JobState.DONE if job.bank is None:
             return "It was done, and its bank is not there any more."
         case JobState.DONE:
@@ -152,11 +147,21 @@ def _sentence(job: Job, progress: Progress, jobs: Sequence[Job], *, stopping: bo
             return job.reason or "Its process is gone; resume it to go on from its last checkpoint."
 
 
+def _doing(job: Job, progress: Progress) -> str:
+    """What a running job does; what it told of before its turn came is of an earlier run."""
+    if progress.heard < (job.started or ""):
+        return "Starting…"
+    if progress.step is None or not progress.is_stepping:
+        return f"{progress.message or 'Starting'}…"
+    left = duration(progress.step.seconds_left)
+    return f"About {left} left. You may close the page; training goes on."
+
+
 def _facts(job: Job, progress: Progress) -> list[str]:
     facts = [f"step {job.step:,} of {job.steps:,}"]
     if progress.step is not None:
         facts.append(f"training loss {progress.step.language_loss:.2f}")
-        if job.state is JobState.RUNNING:
+        if job.state is JobState.RUNNING and progress.is_stepping:
             facts.append(f"{progress.step.tokens_per_second:,.0f} tokens/s")
     if progress.evaluation is not None and progress.base is not None:
         told = progress.evaluation

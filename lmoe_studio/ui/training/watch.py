@@ -34,7 +34,11 @@ class Progress:
     """What a job has told of so far."""
 
     cursor: int = 0
+    heard: str = ""
+    """When the newest event was kept."""
     message: str = ""
+    is_stepping: bool = False
+    """Whether the newest of message and step is a step."""
     data: tuple[SkillReport, ...] = ()
     step: StepDone | None = None
     saved: int | None = None
@@ -51,14 +55,14 @@ class Progress:
 
     def hear(self, item: JobEvent) -> None:
         """Take in one event."""
-        self.cursor = item.cursor
+        self.cursor, self.heard = item.cursor, item.time
         match item.event:
             case Message(text):
-                self.message = text
+                self.message, self.is_stepping = text, False
             case DataReady(skills):
                 self.data = skills
             case StepDone() as step:
-                self.step = step
+                self.step, self.is_stepping = step, True
                 self.loss.add(step.step, step.language_loss)
                 for name, share in step.shares.items():
                     self.shares.setdefault(name, Line()).add(step.step, share)
