@@ -77,6 +77,48 @@ def visitor(browser):
     return browser.new_context(accept_downloads=True)
 
 
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory):
+    """A cache folder in which a tiny model takes the place of the embedded base model."""
+    from tiny_models import make_tiny_base, make_tiny_tokenizer
+
+    from lmoe_studio.base_models import embedded_folder
+
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMOE_CACHE", str(cache))
+        patch.setattr("lmoe_studio.base_models._find_gguf", lambda *_: cache)
+
+        def convert(_, folder):
+            make_tiny_base().save_pretrained(folder)
+            make_tiny_tokenizer().save_pretrained(folder)
+
+        patch.setattr("lmoe_studio.base_models._convert", convert)
+        embedded_folder()
+    return cache
+
+
+@pytest.fixture
+def tiny_home(tiny_cache, tmp_path, monkeypatch):
+    """A home folder whose jobs train over the tiny base, with one bank; what still runs is killed."""
+    from job_processes import kill
+    from tiny_models import make_bank, make_tiny_base
+
+    from lmoe_studio.config import EMBEDDED_BASE
+    from lmoe_studio.experts.files import save_bank
+    from lmoe_studio.jobs.jobs import Jobs
+
+    home = tmp_path / "home"
+    for name, value in (("HOME", home), ("CACHE", tiny_cache)):
+        monkeypatch.setenv(f"LMOE_{name}", str(value))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # with more, small models are slower side by side
+    save_bank(make_bank(make_tiny_base(), base_id=EMBEDDED_BASE), home / "banks" / "first")
+    yield home
+    for job in Jobs(home).list():
+        if job.is_live and job.pid:
+            kill(job.pid)
+
+
 @pytest.fixture
 def serving():
     """Serves sources of their own, until after the pages that look at them are closed."""

@@ -4,12 +4,14 @@ const SILENCE = 9000; // milliseconds without an answer
 
 // Whether the Train tab is the open one; asked for with every look at the jobs.
 function isTrainOpen() {
-  return document.querySelector("#tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Train";
+  const part = document.querySelector("#new-bank");
+  return Boolean(part && part.offsetParent);
 }
 
+// On a narrow page some tabs are in a menu, as plain buttons.
 function openTab(title) {
-  const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
-  tabs.find((tab) => tab.textContent.trim() === title)?.click();
+  const tabs = document.querySelectorAll("#tabs [role=tab], #tabs .overflow-dropdown button");
+  [...tabs].find((tab) => tab.textContent.trim() === title)?.click();
 }
 
 function showAddress() {
@@ -22,7 +24,7 @@ function showAddress() {
 window.addEventListener("lmoe:job", showAddress);
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("#training-status button")) openTab("Train");
-  if (event.target.closest?.("#tabs [role=tab]")) setTimeout(showAddress, 50);
+  if (event.target.closest?.("#tabs .tab-wrapper")) setTimeout(showAddress, 50);
 });
 
 const lost = { answered: performance.now(), seen: performance.now(), note: null };

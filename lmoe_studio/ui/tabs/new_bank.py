@@ -197,7 +197,7 @@ def _wire_memory(page: Page, form: FormParts) -> None:
     """Bring back what was chosen when the page is reloaded; the experts keep themselves."""
     kept = [form.name, form.preset, *form.fields]
     inputs = [each.input for each in kept if hasattr(each, "input")]
-    gr.on(inputs, None, kept, page.kept["training"], js="(...values) => values", **_QUIET)
+    gr.on(inputs, None, kept, page.kept["training"], js="(...values) => [values]", **_QUIET)
     bring_back = f"(saved, ...now) => saved?.length === {len(kept)} ? saved : now"
     page.app.load(None, [page.kept["training"], *kept], kept, js=bring_back, **_QUIET)
 

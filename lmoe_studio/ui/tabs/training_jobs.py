@@ -258,15 +258,18 @@ def wire(page: Page, parts: JobParts) -> None:
 
     def _on_act(event: gr.EventData, chosen: str) -> list[Any]:
         job, what = _said(event, "id"), _said(event, "act")
+        bell, notice = "", ""
         try:
-            notice = _act(page, job, what)
+            _act(page, job, what)
+            bell = token_hex(4) if what == "open" else ""
         except Exception as error:
             notice = problem_panel(error)
         page.jobs.list(fresh=True)
-        is_loading = what == "open" and page.source.state.is_loading and not notice
-        bell = token_hex(4) if is_loading else ""
-        # All is shown anew: a button that was pressed waits for an answer, also for a refusal.
-        return [notice, bell, *look(page, "open", chosen, "")]
+        shown = look(page, "open", chosen, "")
+        at = outputs.index(parts.head)
+        if isinstance(shown[at], dict) and "acts" in shown[at]:  # also where nothing has changed
+            shown[at] = {**shown[at], "answered": token_hex(4)}
+        return [notice, bell, *shown]
 
     acted = parts.head.act(
         _on_act, parts.chosen, [parts.notice, page.bell, *outputs], trigger_mode="multiple",
@@ -290,8 +293,8 @@ def _said(event: gr.EventData, key: str) -> str:
     return value[:_LONGEST_ID] if isinstance(value, str) else ""
 
 
-def _act(page: Page, job: str, what: str) -> str:
-    """Do what was asked for; gives the notice to show. Raises LMoEError where it cannot be done."""
+def _act(page: Page, job: str, what: str) -> None:
+    """Do what was asked for. Raises LMoEError where it cannot be done."""
     match what:
         case "stop":
             page.jobs.stop(job)
@@ -300,19 +303,17 @@ def _act(page: Page, job: str, what: str) -> str:
         case "remove":
             page.jobs.jobs.remove(job)
         case "open":
-            return _load(page, page.jobs.jobs.get(job))
+            _load(page, page.jobs.jobs.get(job))
         case _:
             raise JobError(f"There is nothing called '{what}' to do with a job.")
-    return ""
 
 
-def _load(page: Page, job: Job) -> str:
+def _load(page: Page, job: Job) -> None:
     """Begin to load a job's bank; whoever uses the one before keeps it until it is there."""
     if job.bank is None:
         raise JobError(f"Job {job.id} has no bank to load; it is {job.state}.")
     if not page.source.start(job.name):
         raise JobError("Another bank is being loaded at the moment; try again when it is there.")
-    return ""
 
 
 _OPEN_FROM_ADDRESS = "() => new URLSearchParams(location.search).has('job') && openTab('Train')"

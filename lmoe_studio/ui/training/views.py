@@ -51,7 +51,9 @@ class JobHead(TypedDict):
     steps: int
     acts: list[str]
     """Of stop, open, resume, remove."""
-    stopping: NotRequired[bool]
+    stopping: bool
+    answered: NotRequired[str]
+    """Marks the answer to a button, so that it is news in any case."""
 
 
 class SkillRow(TypedDict):

@@ -1,0 +1,517 @@
+"""The Train tab in a browser: a new bank from pasted texts, jobs in every state, and what survives."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from fake_studio import FakeStudio
+from made_jobs import made_jobs, step_done
+from page_server import source_of
+from tiny_models import make_tiny_studio
+
+from lmoe_studio.jobs.job import JobState
+from lmoe_studio.jobs.jobs import Jobs
+from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.ui.source import model_source
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<img src=x onerror=window.hit=1>${window.hit=1}{{x}}</script>"
+LONG = "an-uncommonly-long-name-" * 3
+
+
+def opened(page):
+    """The Train tab, ready to be used."""
+    page.get_by_role("tab", name="Train").click()
+    page.wait_for_selector("#skills .row >> visible=true")
+    page.wait_for_timeout(500)
+    return page
+
+
+def row(page, at):
+    return page.locator("#skills .row").nth(at)
+
+
+def give(page, at, name, text):
+    row(page, at).locator("input").first.fill(name)
+    row(page, at).locator("textarea").fill(text)
+
+
+def notice(page):
+    return page.locator("#train-notice .panel")
+
+
+def set_option(page, name, value):
+    """Fill a field of the form, which is folded away twice."""
+    if not page.locator("#option-steps input").count():
+        page.click("#options > .label-wrap")
+        page.wait_for_selector("#options .option-group >> visible=true")
+        for fold in page.locator("#options .option-group > .label-wrap").all():
+            fold.click()
+    page.fill(f"#option-{name} input", str(value))
+
+
+@pytest.fixture
+def form(open_page, serving, tiny_home, tmp_path):
+    """The tab over a tiny model, with an operator's folder, before there is any job."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "pairs.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"{n} + {n}", "response": f"{2 * n}"}) + "\n" for n in range(40)
+        )
+        + '{"prompt": "nothing", "response": " "}\n'
+    )
+    source = source_of(make_tiny_studio())
+    return opened(open_page(serving(source, jobs=Jobs(tiny_home), data_folder=data)))
+
+
+# The form
+
+
+def test_at_first_two_blank_experts_and_what_a_job_is(form):
+    assert form.locator("#skills .row").count() == 2
+    assert "No job yet" in form.inner_text("#jobs-empty")
+    assert form.locator("#jobs-box").count() == 0
+    form.click("#start")
+    notice(form).get_by_text("There is no expert yet").wait_for()
+
+
+def test_experts_are_added_and_removed_with_the_keyboard_alone(form):
+    form.get_by_label("Name of expert A").focus()
+    form.keyboard.type("one")
+    form.keyboard.press("Tab")
+    form.keyboard.type("what it is for")
+    form.get_by_role("button", name="Add an expert").focus()
+    form.keyboard.press("Enter")
+    form.keyboard.type("three")  # the new name has the focus
+    assert form.get_by_label("Name of expert C").input_value() == "three"
+    form.get_by_role("button", name="Remove expert B").focus()
+    form.keyboard.press("Enter")
+    assert [row(form, at).locator("input").first.input_value() for at in range(2)] == [
+        "one",
+        "three",
+    ]
+    for _ in range(10):
+        form.get_by_role("button", name="Add an expert").click()
+    assert form.get_by_role("button", name="Add an expert").is_disabled()
+    assert form.locator("#skills .row").count() == 12
+
+
+def test_a_preview_marks_what_is_only_read_and_counts_what_is_left_out(form):
+    give(form, 0, "prose", "one text\n\nanother text\n\na third " + HOSTILE)
+    row(form, 1).get_by_role("button", name="From the folder").click()
+    row(form, 1).locator("input").first.fill("pairs")
+    form.get_by_label("Texts of expert B", exact=True).select_option(["pairs.jsonl"])
+    form.click("#preview")
+    form.wait_for_selector("#sequences .skill >> nth=1")
+    prose, pairs = form.locator("#sequences .skill").all()
+    assert "2 texts, 1 held out" in prose.inner_text()
+    assert "1 blank" in pairs.inner_text()
+    read = "".join(pairs.locator(".tok.read").all_inner_texts())
+    assert " + " in read
+    assert "</s>" not in read
+    background = pairs.locator(".tok.read").first.evaluate(
+        "n => getComputedStyle(n).backgroundImage"
+    )
+    assert "gradient" in background, "not by colour alone"
+    assert form.evaluate("window.hit") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"text": "a"}\n{"text": 7}', "The pasted text of 'one', line 2: 'text' is int, not text"),
+        ('{"body": "a"}', "The pasted text of 'one', line 1: expected `text`"),
+        ('{"text": "a"', "The pasted text of 'one', line 1: no JSON"),
+        ("only one text", "has one text in the pasted text of 'one'; give it two or more"),
+        ("", "Expert 'one' has no texts; paste some, or upload a file."),
+    ],
+)
+def test_texts_that_cannot_be_used_are_named_by_file_line_and_field(form, text, sentence):
+    give(form, 0, "one", text)
+    for button in ("#preview", "#start"):
+        form.click(f"{button}:not([disabled])")
+        notice(form).get_by_text(sentence).wait_for()
+    assert "/tmp" not in notice(form).inner_text()
+    assert form.locator("#jobs-box").count() == 0
+
+
+def test_an_uploaded_file_is_checked_and_read(form):
+    row(form, 0).get_by_role("button", name="Upload").click()
+    row(form, 0).locator("input").first.fill("up")
+    upload = form.get_by_label("File with the texts of expert A")
+    upload.set_input_files({"name": "x.pdf", "mimeType": "x/y", "buffer": b"%PDF"})
+    row(form, 0).get_by_text("x.pdf: expected .jsonl").wait_for()
+    bad = b'{"text": "a"}\n{"text": null, "x": 1}\n{"text": [1]}\n'
+    upload.set_input_files({"name": "my texts.jsonl", "mimeType": "x/y", "buffer": bad})
+    row(form, 0).get_by_text("my texts.jsonl").wait_for()
+    form.click("#preview")
+    notice(form).get_by_text("my texts.jsonl, line 3: 'text' is list, not text.").wait_for()
+    assert notice(form).inner_text().count("/") == 0
+
+
+def test_a_preset_fills_its_options_and_a_change_is_of_no_preset(form):
+    set_option(form, "seed", 5)
+    form.locator("#preset").get_by_text("Small", exact=True).click()
+    form.wait_for_function("document.querySelector('#option-steps input').value === '120'")
+    assert form.input_value("#option-seed input") == "5"
+    set_option(form, "steps", 7)
+    form.wait_for_function("!document.querySelector('#preset input:checked')")
+    set_option(form, "learning_rate", 3)
+    form.click("text=fill in an example")
+    form.click("#start")
+    notice(form).get_by_text(
+        "The form: learning_rate: Input should be less than or equal to 1"
+    ).wait_for()
+
+
+def test_a_reload_keeps_what_was_given(form):
+    give(form, 0, "kept", "a text\nanother")
+    form.fill("#bank-to-be input", "my-own")
+    set_option(form, "steps", 77)
+    form.wait_for_timeout(400)
+    form.reload()
+    form.wait_for_selector("#run:not([disabled])")
+    opened(form)
+    assert row(form, 0).locator("textarea").input_value() == "a text\nanother"
+    form.wait_for_function("document.querySelector('#bank-to-be input').value === 'my-own'")
+    set_option(form, "seed", 0)
+    assert form.input_value("#option-steps input") == "77"
+
+
+def test_the_form_as_a_file_and_a_command_and_back(form, tmp_path):
+    form.click("text=fill in an example")
+    form.fill("#bank-to-be input", "packed")
+    form.click("#as-file > .label-wrap")
+    form.get_by_text("data/sql/pasted.txt").wait_for()
+    assert form.input_value("#config-command textarea, #config-command input") == (
+        "lmoe train packed.yaml"
+    )
+    with form.expect_download() as download:
+        form.click("#config-download")
+    assert download.value.suggested_filename == "packed.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path / "out")
+    config = TrainingConfig.read(tmp_path / "out" / "packed.yaml")
+    assert "customers" in config.skills[0].train[0].read_text()
+    other = {
+        "name": "other", "out": "x", "steps": 44,
+        "skills": [{"name": "p", "train": ["pairs.jsonl"]}, {"name": "q", "train": ["/etc/passwd"]}],
+    }  # fmt: skip
+    load = form.get_by_test_id("Load a config-upload-button")
+    load.set_input_files(
+        {"name": "other.yaml", "mimeType": "text/yaml", "buffer": json.dumps(other).encode()}
+    )
+    form.get_by_text("Give the texts again for q").wait_for()
+    assert form.input_value("#bank-to-be input") == "other"
+    assert (
+        row(form, 0).get_by_role("button", name="From the folder").get_attribute("aria-pressed")
+        == "true"
+    )
+    assert row(form, 1).locator("textarea").input_value() == ""
+    set_option(form, "seed", 0)
+    assert form.input_value("#option-steps input") == "44"
+
+
+# A real job
+
+
+@pytest.fixture
+def real(serving, tiny_home):
+    source = model_source("cpu")
+    source.start("first")
+    return serving(source, jobs=Jobs(tiny_home))
+
+
+def started(page, steps, **options):
+    """A job of the example's texts, over the tiny model."""
+    page.click("text=fill in an example")
+    for name, value in ({"steps": steps, "sequence_length": 32} | options).items():
+        set_option(page, name, value)
+    page.click("#start")
+    page.wait_for_selector("#job-head .job")
+
+
+def state_is(page, state):
+    page.wait_for_selector(f"#job-head .job.{state}", timeout=120_000)
+
+
+def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
+    real, open_page, browser
+):
+    page = open_page(real)
+    other = open_page(real, context=browser.new_context())
+    opened(page)
+    started(page, 12, eval_every=4)
+    page.wait_for_selector("#new-bank textarea", state="hidden")
+    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    opened_tab = other.locator("#training-status button")
+    if opened_tab.count():  # a short run may be over already
+        assert "my-bank: training step" in opened_tab.inner_text()
+    state_is(page, "done")
+    page.wait_for_selector("#job-loss svg path")
+    assert "12/12" in page.inner_text("#jobs")
+    assert page.locator("#job-details tr").count() == 3
+    assert page.locator("#job-details .lights li").count() == 3
+    assert "wrote" in page.inner_text("#job-details pre")
+    page.click("[data-act=open]")
+    page.locator("#bank h2").get_by_text("my-bank").wait_for(timeout=60_000)
+    page.wait_for_selector("#run:not([disabled]) >> visible=true")
+    page.fill("#prompt textarea", "SELECT name FROM t")
+    page.click("#run")
+    page.wait_for_selector(".tok")
+    assert "french" in page.inner_text("#workbench")
+    other.locator("#bank h2").get_by_text("my-bank").wait_for()
+    other.click("#bank-name input")
+    names = other.locator("[role=option]").all_inner_texts()
+    assert {"first", "my-bank"} <= {name.split("\n")[-1] for name in names}
+
+
+def test_the_page_the_command_and_python_train_the_same(real, open_page, tiny_home, tmp_path, lmoe):
+    page = opened(open_page(real))
+    page.click("text=fill in an example")
+    for name, value in {"steps": 6, "sequence_length": 32, "seed": 3, "router-top_k": 1}.items():
+        set_option(page, name, value)
+    page.click("#as-file > .label-wrap")
+    with page.expect_download() as download:
+        page.click("#config-download")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path / "out")
+    page.click("#start")
+    page.wait_for_selector("#job-head .job")
+    code, _, err = lmoe("train", tmp_path / "out" / "my-bank.yaml")
+    assert code == 0, err
+    state_is(page, "done")
+    banks = [tiny_home / "banks" / "my-bank", tmp_path / "out" / "runs" / "my-bank"]
+    for part in ("router.safetensors", "experts/sql/adapter_model.safetensors"):
+        one, other = ((bank / part).read_bytes() for bank in banks)
+        assert one == other, part
+    one, other = (json.loads((bank / "training.json").read_text()) for bank in banks)
+    assert one["held_out"] == other["held_out"]
+    assert one["curve"] == other["curve"]
+
+
+def test_a_stopped_job_is_saved_and_goes_on(real, open_page, tiny_home):
+    page = opened(open_page(real))
+    started(page, 4000, checkpoint_every=20)
+    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    page.click("[data-act=stop]")
+    state_is(page, "cancelled")
+    assert "resume it" in page.inner_text("#job-head").lower()
+    [job] = Jobs(tiny_home).list()
+    assert job.step > 0
+    page.click("[data-act=resume]")
+    page.wait_for_selector("#job-head .job.running, #job-head .job.queued")
+    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    assert Jobs(tiny_home).get(job.id).step >= job.step
+    page.reload()
+    page.wait_for_selector("[data-act=stop]")
+    page.click("[data-act=stop]")
+    state_is(page, "cancelled")
+
+
+# Jobs as they are shown
+
+
+@pytest.fixture
+def made(tmp_path):
+    with made_jobs(tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def url(serving, made):
+    return serving(source_of(FakeStudio()), jobs=made.jobs)
+
+
+@pytest.fixture
+def visit_jobs(open_page, url):
+    def visit(query="", **options):
+        page = open_page(url + query, ready=False, **options)
+        page.wait_for_selector("#run", state="attached")
+        if "job=" not in query:
+            page.wait_for_timeout(500)
+            page.evaluate("openTab('Train')")
+        page.wait_for_selector("#jobs button")
+        page.wait_for_timeout(500)
+        return page
+
+    return visit
+
+
+def chosen(page):
+    return page.get_attribute("#jobs [aria-current=true]", "data-id")
+
+
+def acts(page):
+    return page.locator("#job-head [data-act]").all_inner_texts()
+
+
+def test_every_state_of_a_job_is_shown_with_what_can_be_done(made, visit_jobs):
+    (made.home / "banks" / "good").mkdir(parents=True)
+    made.add("aaaaa", "good", JobState.DONE, step=120)
+    made.add(
+        "bbbbb", "bad", JobState.FAILED, step=9, reason="The loss is not finite.", log=["last line"]
+    )
+    made.add("ccccc", "still", JobState.CANCELLED, step=50)
+    made.add("ddddd", "gone", JobState.INTERRUPTED, step=31, reason="Its process is gone.")
+    made.add("eeeee", "busy", step=77, health="watch")
+    made.add("fffff", "next", JobState.QUEUED)
+    page = visit_jobs()
+    assert chosen(page) == "fffff"
+    for id, words, offered in (
+        ("aaaaa", "The bank is ready", ["Load into Explore", "Remove"]),
+        ("bbbbb", "The loss is not finite.", ["Resume", "Remove"]),
+        ("ccccc", "stopped after step 50", ["Resume", "Remove"]),
+        ("ddddd", "Its process is gone.", ["Resume", "Remove"]),
+        ("eeeee", "You may close the page", ["Stop and save"]),
+        ("fffff", "'busy' trains at the moment", ["Stop and save"]),
+    ):
+        page.click(f"#jobs [data-id={id}]")
+        page.locator("#job-head .says").get_by_text(words).wait_for()
+        assert acts(page) == offered
+        assert f"?job={id}" in page.url
+    page.click("#jobs [data-id=bbbbb]")
+    page.locator("#job-details pre").get_by_text("last line").wait_for()
+    page.click("#jobs [data-id=eeeee]")
+    page.wait_for_selector("#job-loss svg path")
+    page.wait_for_selector("#job-shares svg path")
+    lights = page.locator("#job-details .lights li").all_inner_texts()
+    assert ["watch" in light for light in lights] == [False, True, False]
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function("!location.search.includes('job')")
+    assert page.inner_text("#training-status") == (
+        "busy: training step 77/120 (loss " + f"{step_done(77, 120).language_loss:.2f}) · 1 queued"
+    )
+    page.click("#training-status button")
+    page.wait_for_selector("#jobs button >> visible=true")
+
+
+def test_new_steps_appear_and_the_curves_grow_where_they_stand(made, visit_jobs):
+    made.add("aaaaa", step=4)
+    page = visit_jobs()
+    page.wait_for_selector("#job-loss svg path")
+    page.evaluate("window.plot = document.querySelector('#job-loss svg')")
+    before = page.locator("#job-loss svg").inner_html()
+    made.steps("aaaaa", 5, 60)
+    page.locator("#job-head").get_by_text("step 60 of 120").wait_for()
+    page.wait_for_function(
+        f"document.querySelector('#job-loss svg').innerHTML.length > {len(before)}"
+    )
+    assert page.evaluate("window.plot.isConnected"), "it was not drawn anew"
+    assert page.get_attribute("#job-head [role=progressbar]", "aria-valuenow") == "60"
+    made.end("aaaaa", JobState.FAILED, "The loss is not finite.")
+    page.locator("#job-head .says").get_by_text("not finite").wait_for()
+    page.wait_for_function(
+        "document.querySelector('#job-head .live').textContent.includes('failed')"
+    )
+
+
+def test_a_reload_and_a_second_visitor_see_the_same_job(made, visit_jobs, browser):
+    made.add("aaaaa", "first", JobState.FAILED, step=20)
+    made.add("bbbbb", "second", step=30)
+    page = visit_jobs()
+    page.click("#jobs [data-id=aaaaa]")
+    page.wait_for_url("**?job=aaaaa")
+    page.reload()
+    page.wait_for_selector("#jobs button")
+    assert chosen(page) == "aaaaa"
+    other = visit_jobs(context=browser.new_context())
+    assert chosen(other) == "bbbbb"
+    assert other.inner_text("#jobs") == page.inner_text("#jobs")
+    gone = visit_jobs("/?job=zzzzz")
+    assert chosen(gone) == "bbbbb"
+
+
+def test_a_job_is_removed_only_after_asking(made, visit_jobs):
+    made.add("aaaaa", "old", JobState.CANCELLED, step=20)
+    made.add("bbbbb", "new", JobState.FAILED, step=30)
+    page = visit_jobs()
+    page.click("[data-act=remove]")
+    page.get_by_role("button", name="Keep").click()
+    assert len(made.jobs.list()) == 2
+    page.locator("[data-act=remove]").press("Enter")
+    page.keyboard.press("Enter")  # the question has the focus
+    page.wait_for_selector("#jobs [data-id=bbbbb]", state="detached")
+    assert [job.id for job in made.jobs.list()] == ["aaaaa"]
+    assert chosen(page) == "aaaaa"
+    page.click("[data-act=remove]")
+    page.locator(".acts").get_by_role("button", name="Remove").click()
+    page.get_by_text("No job yet").wait_for()
+
+
+def test_what_cannot_be_done_says_why_and_the_buttons_come_back(made, visit_jobs):
+    made.add("aaaaa", "mine", JobState.CANCELLED, step=20)
+    page = visit_jobs()
+    for file in made.store.folder("aaaaa").glob("config.json"):
+        file.unlink()
+    page.click("[data-act=resume]")
+    page.locator("#jobs-notice .panel").get_by_text("folder is gone").wait_for()
+    page.wait_for_selector("[data-act=resume]:not([disabled])")
+
+
+def test_hostile_texts_of_a_job_are_shown_as_they_are(made, visit_jobs):
+    made.add(
+        "aaaaa", "x", JobState.FAILED, step=9, reason=HOSTILE, log=[HOSTILE], dropped={HOSTILE: 2}
+    )
+    page = visit_jobs()
+    for place in ("#job-head .says", "#job-details pre", "#job-details table"):
+        assert HOSTILE in page.inner_text(place)
+    assert page.evaluate("window.hit") is None
+
+
+def test_jobs_that_cannot_be_read_say_why(open_page, serving, tmp_path):
+    (tmp_path / "jobs.sqlite").write_bytes(b"no database" * 1000)
+    page = opened(open_page(serving(source_of(FakeStudio()), jobs=Jobs(tmp_path))))
+    page.locator("#jobs-empty .problem").get_by_text("is damaged").wait_for()
+    page.click("text=fill in an example")
+
+
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_the_tab_fits_its_window(made, visit_jobs, width):
+    twelve = tuple(f"{letter}-{LONG}"[:80] for letter in "abcdefghijkl")
+    made.add("aaaaa", LONG, step=40, experts=twelve, health="collapsed", reason=LONG * 3)
+    page = visit_jobs(width=width)
+    if width < 768:
+        page.locator("#sidebar .toggle-button").click()
+    page.wait_for_selector("#job-loss svg path")
+    page.click("#new-bank > .label-wrap")
+    page.wait_for_selector("#skills .row >> visible=true")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_an_idle_page_is_told_little(made, visit_jobs):
+    """Looks come about once a second while a job runs, and carry nothing that the page has."""
+    made.add("aaaaa", step=100)
+    page = visit_jobs()
+    page.wait_for_selector("#job-loss svg path")
+    page.wait_for_timeout(1500)
+    sizes = []
+    page.on("response", lambda r: sizes.append(len(r.body())) if "/run/predict" in r.url else None)
+    page.wait_for_timeout(4000)
+    assert sizes
+    assert max(sizes) < 4_000
+    assert sum(sizes) < 40_000
+
+
+def test_the_operators_folder_is_the_only_path_a_visitor_can_name(form, tmp_path):
+    """Also for a browser that says what it likes."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret\n\nof somebody\n\nelse")
+    for value in (
+        {"name": "x", "kind": "folder", "places": [str(secret)]},
+        {"name": "x", "kind": "folder", "places": ["../secret.txt"]},
+        {"name": "x", "kind": "file", "file": {"path": str(secret), "name": "secret.txt"}},
+    ):
+        form.evaluate(
+            "(row) => localStorage.setItem('lmoe-studio-skills', JSON.stringify([row]))", value
+        )
+        form.reload()
+        form.wait_for_selector("#run:not([disabled])")
+        opened(form)
+        form.click("#preview")
+        notice(form).wait_for()
+        assert "somebody" not in form.content()
+    assert Path(secret).read_text().startswith("the secret")
