@@ -16,7 +16,60 @@ PAGE_SCRIPTS = (
     "hotkeys.js",
     "training.js",
 )
-"""Sent once with the page; each drawn component adds only the script that joins them."""
+"""What the scripts of drawn components share."""
+
+DRAWN_SCRIPTS = (
+    "workbench",
+    "composer",
+    "picker",
+    "comparison",
+    "skills",
+    "options",
+    "sequences",
+    "joblist",
+    "jobhead",
+    "jobdetails",
+)
+"""Scripts that draw one component each; in the page they are functions, sent once."""
+
+
+DRAWN_STYLES = {
+    "workbench": ("workbench.css",),
+    "comparison": ("workbench.css", "comparison.css"),
+    "composer": ("composer.css",),
+    "picker": ("picker.css",),
+    "skills": ("skills.css",),
+    "options": ("options.css",),
+    "sequences": ("sequences.css",),
+    "jobs": ("jobs.css",),
+}
+"""Styles of each kind of drawn component, besides those of `pieces.css`; sent once."""
+
+
+def page_script() -> str:
+    """Everything that the page's components call."""
+    drawn = (
+        f"function draw_{name}({{ element, props, trigger, watch, upload }}, SETUP) {{\n"
+        f"{read_asset(f'{name}.js')}\n}}"
+        for name in DRAWN_SCRIPTS
+    )
+    return "\n".join([read_asset(*PAGE_SCRIPTS), *drawn])
+
+
+def drawn_styles() -> str:
+    """Styles of all drawn components, each in force only inside its own kind.
+
+    A component of the kind `x` has the classes `drawn` and `drawn-x`.
+    """
+    kinds_of: dict[str, list[str]] = {}
+    for kind, names in DRAWN_STYLES.items():
+        for name in names:
+            kinds_of.setdefault(name, []).append(f".drawn-{kind}")
+    inside = {"pieces.css": [".drawn"], **kinds_of}
+    return "\n".join(
+        f"#tabs :is({', '.join(places)}) {{\n{read_asset(name)}\n}}"
+        for name, places in inside.items()
+    )
 
 
 def read_asset(*names: str) -> str:

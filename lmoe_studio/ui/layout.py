@@ -55,7 +55,8 @@ def build_app(
         }
         page = Page(
             app, source, TraceStore(), status, remembered, JobWatch(jobs or Jobs()), training,
-            beat=gr.Timer(_BEAT_SECONDS), bell=gr.Textbox("", visible=False), data_folder=data_folder,
+            beat=gr.Timer(_BEAT_SECONDS), bell=gr.Textbox("", visible=False),
+            download=gr.DownloadButton(visible="hidden", elem_id="download"), data_folder=data_folder,
         )  # fmt: skip
         sidebar = build_sidebar(source)
         followers = [sidebar.follower]

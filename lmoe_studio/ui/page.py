@@ -41,10 +41,23 @@ class Page:
     """Ticks as long as the page is open, so that it sees what others do."""
     bell: gr.Textbox
     """Rung by whoever asks the source for another bank: any new text."""
+    download: gr.DownloadButton
+    """Hidden; holds the file that `hand_over` gives."""
     data_folder: Path | None = None
     """The folder whose files the operator allows to train on."""
     runs: RunBook = field(default_factory=RunBook)
     """Which runs can be stopped."""
+
+    def hand_over(self, made: Any) -> None:
+        """After an event that put a file into `download`, let the browser save it.
+
+        The button is pressed once its file is there; by itself it would give the one before.
+        """
+        press = "(file) => file && document.querySelector('#download')?.click()"
+        made.then(
+            None, self.download, None, js=press, queue=False, show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
 
     def places(self) -> Places:
         """Where the texts of a training may be taken from."""

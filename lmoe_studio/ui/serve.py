@@ -8,7 +8,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.ui.asset_files import PAGE_SCRIPTS, read_asset
+from lmoe_studio.ui.asset_files import drawn_styles, page_script, read_asset
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS, Guard
 from lmoe_studio.ui.layout import build_app
 from lmoe_studio.ui.password import PasswordCheck
@@ -44,7 +44,7 @@ def serve(
         app_kwargs={"middleware": [guard]},
         theme=build_theme(),
         css=read_asset("page.css", "analyse.css", "train.css"),
-        head=f"<script>{read_asset(*PAGE_SCRIPTS)}</script>",
+        head=f"<style>{drawn_styles()}</style><script>{page_script()}</script>",
         footer_links=["settings"],
         prevent_thread_lock=True,
         quiet=True,

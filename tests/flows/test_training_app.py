@@ -94,13 +94,12 @@ def fill_in(page):
     for letter, name, text in (("A", "sql", SQL), ("B", "verse", VERSE)):
         page.get_by_label(f"Name of expert {letter}").fill(name)
         page.get_by_role("textbox", name=f"Texts of expert {letter}").fill(text)
-    page.fill("#bank-to-be input", "my-first")
-    page.click("#options > .label-wrap")
-    page.wait_for_selector("#options .option-group >> visible=true")
-    for fold in page.locator("#options .option-group > .label-wrap").all():
-        fold.click()
+    page.fill("#bank-to-be", "my-first")
+    page.evaluate(
+        "document.querySelectorAll('#options details').forEach((one) => (one.open = true))"
+    )
     for name, value in SMALLEST.items():
-        page.fill(f"#option-{name} input", str(value))
+        page.fill(f"#option-{name}", str(value))
 
 
 def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, apps):

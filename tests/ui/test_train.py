@@ -44,12 +44,10 @@ def notice(page):
 
 def set_option(page, name, value):
     """Fill a field of the form, which is folded away twice."""
-    if not page.locator("#option-steps input").count():
-        page.click("#options > .label-wrap")
-        page.wait_for_selector("#options .option-group >> visible=true")
-        for fold in page.locator("#options .option-group > .label-wrap").all():
-            fold.click()
-    page.fill(f"#option-{name} input", str(value))
+    page.evaluate(
+        "document.querySelectorAll('#options details').forEach((one) => (one.open = true))"
+    )
+    page.fill(f"#option-{name}", str(value))
 
 
 @pytest.fixture
@@ -154,11 +152,11 @@ def test_an_uploaded_file_is_checked_and_read(form):
 
 def test_a_preset_fills_its_options_and_a_change_is_of_no_preset(form):
     set_option(form, "seed", 5)
-    form.locator("#preset").get_by_text("Small", exact=True).click()
-    form.wait_for_function("document.querySelector('#option-steps input').value === '120'")
-    assert form.input_value("#option-seed input") == "5"
+    form.get_by_role("radio", name="Small").check()
+    assert form.input_value("#option-steps") == "120"
+    assert form.input_value("#option-seed") == "5"
     set_option(form, "steps", 7)
-    form.wait_for_function("!document.querySelector('#preset input:checked')")
+    assert form.locator("#options input:checked[type=radio]").count() == 0
     set_option(form, "learning_rate", 3)
     form.click("text=fill in an example")
     form.click("#start")
@@ -169,21 +167,20 @@ def test_a_preset_fills_its_options_and_a_change_is_of_no_preset(form):
 
 def test_a_reload_keeps_what_was_given(form):
     give(form, 0, "kept", "a text\nanother")
-    form.fill("#bank-to-be input", "my-own")
+    form.fill("#bank-to-be", "my-own")
     set_option(form, "steps", 77)
     form.wait_for_timeout(400)
     form.reload()
     form.wait_for_selector("#run:not([disabled])")
     opened(form)
     assert row(form, 0).locator("textarea").input_value() == "a text\nanother"
-    form.wait_for_function("document.querySelector('#bank-to-be input').value === 'my-own'")
-    set_option(form, "seed", 0)
-    assert form.input_value("#option-steps input") == "77"
+    assert form.input_value("#bank-to-be") == "my-own"
+    assert form.input_value("#option-steps") == "77"
 
 
 def test_the_form_as_a_file_and_a_command_and_back(form, tmp_path):
     form.click("text=fill in an example")
-    form.fill("#bank-to-be input", "packed")
+    form.fill("#bank-to-be", "packed")
     form.click("#as-file > .label-wrap")
     form.get_by_text("data/sql/pasted.txt").wait_for()
     assert form.input_value("#config-command textarea, #config-command input") == (
@@ -200,19 +197,18 @@ def test_the_form_as_a_file_and_a_command_and_back(form, tmp_path):
         "name": "other", "out": "x", "steps": 44,
         "skills": [{"name": "p", "train": ["pairs.jsonl"]}, {"name": "q", "train": ["/etc/passwd"]}],
     }  # fmt: skip
-    load = form.get_by_test_id("Load a config-upload-button")
+    load = form.locator("#config-load input")
     load.set_input_files(
         {"name": "other.yaml", "mimeType": "text/yaml", "buffer": json.dumps(other).encode()}
     )
     form.get_by_text("Give the texts again for q").wait_for()
-    assert form.input_value("#bank-to-be input") == "other"
+    assert form.input_value("#bank-to-be") == "other"
     assert (
         row(form, 0).get_by_role("button", name="From the folder").get_attribute("aria-pressed")
         == "true"
     )
     assert row(form, 1).locator("textarea").input_value() == ""
-    set_option(form, "seed", 0)
-    assert form.input_value("#option-steps input") == "44"
+    assert form.input_value("#option-steps") == "44"
 
 
 # A real job
@@ -246,7 +242,7 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
     opened(page)
     started(page, 12, eval_every=4)
     page.wait_for_selector("#new-bank textarea", state="hidden")
-    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    page.locator("#job-head .says").get_by_text("About").wait_for(timeout=120_000)
     opened_tab = other.locator("#training-status button")
     if opened_tab.count():  # a short run may be over already
         assert "my-bank: training step" in opened_tab.inner_text()
@@ -296,7 +292,7 @@ def test_the_page_the_command_and_python_train_the_same(real, open_page, tiny_ho
 def test_a_stopped_job_is_saved_and_goes_on(real, open_page, tiny_home):
     page = opened(open_page(real))
     started(page, 4000, checkpoint_every=20)
-    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    page.locator("#job-head .says").get_by_text("About").wait_for(timeout=120_000)
     page.click("[data-act=stop]")
     state_is(page, "cancelled")
     assert "resume it" in page.inner_text("#job-head").lower()
@@ -304,7 +300,7 @@ def test_a_stopped_job_is_saved_and_goes_on(real, open_page, tiny_home):
     assert job.step > 0
     page.click("[data-act=resume]")
     page.wait_for_selector("#job-head .job.running, #job-head .job.queued")
-    page.get_by_text("You may close the page").first.wait_for(timeout=120_000)
+    page.locator("#job-head .says").get_by_text("About").wait_for(timeout=120_000)
     assert Jobs(tiny_home).get(job.id).step >= job.step
     page.reload()
     page.wait_for_selector("[data-act=stop]")
@@ -420,7 +416,7 @@ def test_a_reload_and_a_second_visitor_see_the_same_job(made, visit_jobs, browse
     assert chosen(page) == "aaaaa"
     other = visit_jobs(context=browser.new_context())
     assert chosen(other) == "bbbbb"
-    assert other.inner_text("#jobs") == page.inner_text("#jobs")
+    assert other.inner_text("#jobs .list") == page.inner_text("#jobs .list")
     gone = visit_jobs("/?job=zzzzz")
     assert chosen(gone) == "bbbbb"
 

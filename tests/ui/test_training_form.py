@@ -1,7 +1,6 @@
 """What the Train tab's form gives: options from the config, texts from allowed places, files and back."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from lmoe_studio.ui.training.form import (
     command,
     config_text,
     form_config,
-    read_config_file,
+    read_config_text,
     write_archive,
 )
 from lmoe_studio.ui.training.options import (
@@ -25,6 +24,7 @@ from lmoe_studio.ui.training.options import (
     GROUPS,
     OF_EXPERTS,
     option_values,
+    read_options,
     shown_values,
     training_options,
 )
@@ -38,12 +38,6 @@ SKILLS = [{"name": "a", "train": ["a.txt"]}, {"name": "b", "train": ["b.txt"]}]
 def parsed(values, **more):
     whole = {"name": "x", "out": "x", "skills": SKILLS} | values | more
     return TrainingConfig.parse(whole, source="test")
-
-
-def with_shown(path, shown):
-    values = shown_values(OPTIONS, {})
-    values[[option.path for option in OPTIONS].index(path)] = shown
-    return option_values(OPTIONS, values)
 
 
 # Options
@@ -62,7 +56,7 @@ def test_the_form_has_every_field_of_the_config_once():
 
 
 def test_the_form_untouched_is_the_config_untouched():
-    assert parsed(option_values(OPTIONS, shown_values(OPTIONS, {}))) == parsed({})
+    assert parsed(option_values(shown_values({}))) == parsed({})
 
 
 @given(
@@ -88,8 +82,8 @@ def test_the_form_untouched_is_the_config_untouched():
 )
 def test_any_config_is_the_same_through_the_form(values):
     config = parsed(values)
-    shown = shown_values(OPTIONS, config.model_dump(mode="json"))
-    assert parsed(option_values(OPTIONS, shown)) == config
+    shown = json.loads(json.dumps(shown_values(config.model_dump(mode="json"))))
+    assert parsed(option_values(shown)) == config
 
 
 def test_help_tells_the_bounds():
@@ -101,16 +95,29 @@ def test_help_tells_the_bounds():
 
 
 def test_an_empty_field_is_none_only_where_none_means_something():
-    assert with_shown(("alpha",), None)["alpha"] is None
+    assert option_values({"alpha": None})["alpha"] is None
     with pytest.raises(ConfigError, match="steps: it is empty; the usual is 300"):
-        with_shown(("steps",), None)
+        option_values({"steps": None})
     with pytest.raises(ConfigError, match="router · blend: expected `name: value"):
-        with_shown(("router", "blend"), "a: b: c")
+        option_values({"router.blend": "a: b: c"})
 
 
 def test_a_bank_to_start_from_brings_the_options_of_its_experts():
-    values = shown_values(OPTIONS, {"rank": 4, "bank": "demo", "mode": "router"})
-    assert parsed(option_values(OPTIONS, values)).bank == "demo"
+    shown = shown_values({"rank": 4, "bank": "demo", "mode": "router"})
+    assert parsed(option_values(shown)).bank == "demo"
+
+
+@pytest.mark.parametrize("said", [None, 7, [], {"values": 3}, {"name": {}, "values": {"x": 1}}])
+def test_a_browser_that_says_nonsense_gets_the_usual_options(said):
+    name, values = read_options(said)
+    assert name == ""
+    assert parsed(values) == parsed({})
+
+
+@pytest.mark.parametrize("shown", [{"steps": "x"}, {"steps": {}}, {"rank": "4x"}, {"mode": 3}])
+def test_a_value_of_another_kind_is_refused_by_the_config(shown):
+    with pytest.raises(ConfigError, match=f"test: {next(iter(shown))}: "):
+        parsed(option_values(shown))
 
 
 def test_presets_set_the_same_options_and_are_sound():
@@ -290,8 +297,11 @@ def test_two_files_of_one_name_do_not_become_one(places, tmp_path):
     assert (skill.train[0].read_text(), skill.held_out[0].read_text()) == ("one", "two")
 
 
+def load(text, places):
+    return read_config_text(text, places, source="bank.yaml")
+
+
 def test_a_config_brings_texts_along_only_from_the_operators_folder(places, tmp_path):
-    file = tmp_path / "uploads" / "1f" / "bank.yaml"
     config = {
         "name": "mine", "out": "x", "steps": 9,
         "skills": [
@@ -301,14 +311,13 @@ def test_a_config_brings_texts_along_only_from_the_operators_folder(places, tmp_
             {"name": "d", "train": ["a.jsonl", "gone.txt"]},
         ],
     }  # fmt: skip
-    file.write_text(json.dumps(config))
-    values, rows = read_config_file(file, places)
+    values, rows = load(json.dumps(config), places)
     assert (values["name"], values["steps"]) == ("mine", 9)
     assert [(row["name"], row["places"]) for row in rows] == [
         ("a", ["a.jsonl"]), ("b", ["sub/b.csv"]), ("c", []), ("d", []),
     ]  # fmt: skip
     assert (rows[0]["tags"], rows[1]["description"]) == (["code"], "B")
-    _, without = read_config_file(file, Places(places.uploads))
+    _, without = load(json.dumps(config), Places(places.uploads))
     assert not any(row["places"] for row in without)
 
 
@@ -321,16 +330,15 @@ def test_a_config_brings_texts_along_only_from_the_operators_folder(places, tmp_
         ("a: &x 1\nb: *x", "bank.yaml: aliases"),
         ("[" * 5000, "bank.yaml: nested too deeply"),
         ("x: " + "y" * 200_001, "bank.yaml: too large"),
-        (b"\xff\xfe\x00", "bank.yaml is not a UTF-8"),
+        ("\ud800: 1", "bank.yaml"),
+        ("", "bank.yaml: expected options"),
     ],
 )
-def test_a_file_that_is_no_config_is_one_sentence(places, tmp_path, content, sentence):
-    file = tmp_path / "bank.yaml"
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
+def test_a_text_that_is_no_config_is_one_sentence(places, content, sentence):
     with pytest.raises(ConfigError, match=sentence) as refused:
-        read_config_file(file, places)
-    assert str(tmp_path) not in str(refused.value)
-    assert os.linesep not in str(refused.value)
+        load(content, places)
+    assert "/" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_large_texts_are_not_packed(places, texts, tmp_path):

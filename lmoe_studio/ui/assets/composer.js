@@ -147,7 +147,6 @@ window.addEventListener("lmoe:scope", (event) => {
   overrides.add(start.map((one) => ({ ...one, ...scopeOf(event.detail) })));
 });
 
-// Named like the properties they follow: a quoted name Gradio would take for an event's.
 function experts() {
   if (JSON.stringify(props.experts) === JSON.stringify(state.experts)) return;
   state.experts = props.experts;
@@ -165,7 +164,7 @@ function imported() {
   if (props.imported) show({ entries: props.imported.overrides.map(makeEntry) });
 }
 
-watch(experts.name, experts);
-watch(imported.name, imported);
+watch("experts", experts);
+watch("imported", imported);
 take(kept(KEPT_PLAN));
 if (props.experts?.length) experts();

@@ -2,9 +2,19 @@
 
 const root = element.querySelector(".jobs");
 const box = make("div", "details");
+const skillsBox = make("section");
+const lightsBox = make("section");
+const logBox = make("section");
+const fold = Object.assign(make("details", "log"), { open: true });
+const head = make("summary");
+const log = make("pre"); // changed where it stands: its text may be selected
+log.tabIndex = 0;
+log.setAttribute("aria-label", "Log");
+fold.append(head, log);
+logBox.append(fold);
+box.append(skillsBox, lightsBox, logBox);
 root.replaceChildren(box);
 let shown = "";
-let isOpen = true;
 
 const HEADS = ["expert", "base model", "now", "change", "share", "texts"];
 
@@ -13,15 +23,13 @@ function number(value, digits = 3) {
 }
 
 function drawSkills({ skills, measured }) {
-  const section = make("section");
   const table = make("table");
-  const head = make("tr");
-  head.append(...HEADS.map((text) => Object.assign(make("th", "", text), { scope: "col" })));
-  table.append(head, ...skills.map(drawSkill));
+  const titles = make("tr");
+  titles.append(...HEADS.map((text) => Object.assign(make("th", "", text), { scope: "col" })));
+  table.append(titles, ...skills.map(drawSkill));
   const scroll = make("div", "scroll");
   scroll.append(table);
-  section.append(make("h4", "", "Held-out loss of each expert's texts"), scroll, make("p", "measured", measured));
-  return section;
+  skillsBox.replaceChildren(make("h4", "", "Held-out loss of each expert's texts"), scroll, make("p", "measured", measured));
 }
 
 function drawSkill(skill) {
@@ -53,43 +61,31 @@ function drawSkill(skill) {
 }
 
 function drawLights({ lights }) {
-  const section = make("section");
   const list = make("ul", "lights");
   for (const light of lights) {
     const item = make("li", light.health.replace(/\W/g, "-"));
     item.append(make("span", "", light.layers), make("span", "mark", light.health), make("span", "about", light.says));
     list.append(item);
   }
-  section.append(make("h4", "", "Health of the routers"), lights.length ? list : make("p", "none", "Known after the first step."));
-  return section;
+  lightsBox.replaceChildren(make("h4", "", "Health of the routers"), lights.length ? list : make("p", "none", "Known after the first step."));
 }
 
-function drawLog({ log, open_log: opens }) {
-  const section = make("section", opens ? "failed-log" : "");
-  const fold = make("details", "log");
-  fold.open = isOpen || opens;
-  fold.addEventListener("toggle", () => (isOpen = fold.open));
-  const text = make("pre", "", log.join("\n"));
-  text.tabIndex = 0;
-  text.setAttribute("aria-label", "Log");
-  fold.append(make("summary", "", log.length ? "Log, its last lines" : "Log: nothing yet"), text);
-  section.append(fold);
-  return section;
+function showLog({ id, log: lines, open_log: opens }) {
+  const isAtEnd = shown !== id || log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+  logBox.classList.toggle("failed-log", opens);
+  if (opens && shown !== id) fold.open = true;
+  say(head, lines.length ? "Log, its last lines" : "Log: nothing yet");
+  say(log, lines.join("\n"));
+  if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
 function show() {
   const value = props.value;
   if (!value) return;
-  const before = box.querySelector("pre");
-  const isAtEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 8;
-  const top = before?.scrollTop ?? 0;
-  const hadFocus = document.activeElement === before && before;
-  const parts = [drawLog(value)];
-  if (value.skills.length) parts.unshift(drawSkills(value), drawLights(value));
-  box.replaceChildren(...parts);
-  const log = box.querySelector("pre");
-  log.scrollTop = isAtEnd || shown !== value.id ? log.scrollHeight : top;
-  if (hadFocus) log.focus();
+  skillsBox.hidden = lightsBox.hidden = !value.skills.length;
+  drawSkills(value);
+  drawLights(value);
+  showLog(value);
   shown = value.id;
 }
 

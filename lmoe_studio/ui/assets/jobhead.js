@@ -2,20 +2,37 @@
 
 const ACTS = { open: "Load into Explore", resume: "Resume", stop: "Stop and save", remove: "Remove" };
 const ASK = { done: "Remove the job? Its bank stays.", other: "Remove the job with its checkpoints and its log?" };
-const STATES = { queued: "…", running: "▶", done: "✓", failed: "!", cancelled: "■", interrupted: "↯" };
-
 const root = element.querySelector(".jobs");
 const job = make("section", "job");
 const live = make("div", "live");
 live.setAttribute("role", "status");
+const name = make("h3");
+const state = make("span", "state");
+const mark = make("i");
+const word = make("span");
+const id = make("code");
+const acts = make("div", "acts");
+const top = make("div", "top");
+const track = make("div", "track");
+const bar = make("i");
+const says = make("p", "says");
+const facts = make("ul", "facts");
+mark.setAttribute("aria-hidden", "true");
+track.setAttribute("role", "progressbar");
+track.setAttribute("aria-label", "Steps");
+track.setAttribute("aria-valuemin", "0");
+state.append(mark, word);
+track.append(bar);
+top.append(name, state, id, acts);
+job.append(top, track, says, facts);
 root.replaceChildren(job, live);
 let asking = ""; // id of the job that is about to be removed
 let told = "";
 
-function act(id, what) {
+function act(job, what) {
   asking = "";
-  for (const button of job.querySelectorAll(".acts button")) button.disabled = true;
-  trigger("act", { id, act: what });
+  for (const button of acts.querySelectorAll("button")) button.disabled = true;
+  trigger("act", { id: job, act: what });
 }
 
 function pressable(text, className, onClick) {
@@ -25,19 +42,23 @@ function pressable(text, className, onClick) {
   return button;
 }
 
+// What the buttons are, as a mark: they are made anew only when it changes, as a click must not fall
+// between two of them.
+const marked = (value) => JSON.stringify([value.id, value.state, value.acts, value.stopping, value.answered, asking]);
+
 function drawActs(value) {
-  const acts = make("div", "acts");
+  const nodes = [];
   if (asking === value.id) {
-    acts.append(
+    nodes.push(
       make("span", "ask", ASK[value.state] ?? ASK.other),
       pressable("Remove", "first", () => act(value.id, "remove")),
       pressable("Keep", "", () => {
         asking = "";
         show();
-        job.querySelector('[data-act="remove"]')?.focus();
+        acts.querySelector('[data-act="remove"]')?.focus();
       }),
     );
-    return acts;
+    return nodes;
   }
   for (const what of value.acts) {
     const isFirst = what !== "remove" && what !== "stop";
@@ -46,48 +67,42 @@ function drawActs(value) {
       if (what !== "remove") return act(value.id, what);
       asking = value.id;
       show();
-      job.querySelector(".acts button")?.focus();
+      acts.querySelector("button")?.focus();
     });
     button.dataset.act = what;
     button.disabled = what === "stop" && Boolean(value.stopping);
-    acts.append(button);
+    nodes.push(button);
   }
-  return acts;
+  return nodes;
 }
 
-function drawBar(value) {
-  const share = value.steps ? value.step / value.steps : 0;
-  const track = make("div", "track");
-  const bar = make("i");
-  track.setAttribute("role", "progressbar");
-  track.setAttribute("aria-label", "Steps");
-  track.setAttribute("aria-valuemin", "0");
-  track.setAttribute("aria-valuemax", String(value.steps));
+function showBar(value) {
   const isUnknown = value.state === "running" && !value.step;
-  if (isUnknown) track.classList.add("unknown");
-  else {
-    track.setAttribute("aria-valuenow", String(value.step));
-    bar.style.width = 100 * share + "%";
-  }
-  track.append(bar);
-  return track;
+  track.classList.toggle("unknown", isUnknown);
+  track.setAttribute("aria-valuemax", String(value.steps));
+  if (isUnknown) track.removeAttribute("aria-valuenow");
+  else track.setAttribute("aria-valuenow", String(value.step));
+  bar.style.width = isUnknown ? "" : 100 * (value.steps ? value.step / value.steps : 0) + "%";
 }
 
 function show() {
   const value = props.value;
   if (!value) return;
-  const focused = job.contains(document.activeElement) ? document.activeElement.dataset.act : "";
   if (asking && asking !== value.id) asking = "";
   job.className = "job " + value.state;
-  const top = make("div", "top");
-  const state = make("span", "state");
-  state.append(make("i", "", STATES[value.state] ?? "?"), make("span", "", value.state));
-  state.firstChild.setAttribute("aria-hidden", "true");
-  top.append(make("h3", "", value.name), state, make("code", "", value.id), drawActs(value));
-  const facts = make("ul", "facts");
-  facts.append(...value.facts.map((fact) => make("li", "", fact)));
-  job.replaceChildren(top, drawBar(value), make("p", "says", value.says), facts);
-  if (focused) job.querySelector(`[data-act="${focused}"]`)?.focus();
+  say(name, value.name);
+  say(mark, JOB_MARKS[value.state] ?? "?");
+  say(word, value.state);
+  say(id, value.id);
+  say(says, value.says);
+  showBar(value);
+  facts.replaceChildren(...value.facts.map((fact) => make("li", "", fact)));
+  if (acts.dataset.mark !== marked(value)) {
+    const focused = acts.contains(document.activeElement) ? document.activeElement.dataset.act : "";
+    acts.replaceChildren(...drawActs(value));
+    acts.dataset.mark = marked(value);
+    if (focused) acts.querySelector(`[data-act="${focused}"]`)?.focus();
+  }
   const tells = `${value.name}: ${value.state}`;
   if (told && told !== tells) say(live, tells);
   told = tells;

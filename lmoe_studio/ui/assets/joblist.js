@@ -7,8 +7,6 @@ root.replaceChildren(problem, list);
 problem.setAttribute("role", "alert");
 problem.hidden = true;
 
-const STATES = { queued: "…", running: "▶", done: "✓", failed: "!", cancelled: "■", interrupted: "↯" };
-
 function when(text) {
   const time = new Date(text);
   if (Number.isNaN(time.getTime())) return "";
@@ -18,35 +16,59 @@ function when(text) {
     : time.toLocaleDateString([], { day: "numeric", month: "short" });
 }
 
-function drawRow(job, chosen) {
+// A row is made once and then changed where it stands: a click must not fall between two of them.
+function makeRow(id) {
   const item = make("li");
-  const button = make("button", job.state);
-  button.type = "button";
-  button.dataset.id = job.id;
-  button.setAttribute("aria-current", String(job.id === chosen));
+  const button = Object.assign(make("button"), { type: "button" });
+  const name = make("span", "name");
   const state = make("span", "state");
-  state.append(make("i", "", STATES[job.state] ?? "?"), make("span", "", job.state));
-  state.firstChild.setAttribute("aria-hidden", "true");
-  const name = make("span", "name", job.name);
-  name.title = job.name;
+  const mark = make("i");
+  const word = make("span");
+  const about = make("small");
+  const progress = make("small");
   const track = make("span", "track");
   const bar = make("i");
-  bar.style.width = 100 * job.share + "%";
+  button.dataset.id = id;
+  mark.setAttribute("aria-hidden", "true");
+  state.append(mark, word);
   track.append(bar);
-  button.append(name, state, make("small", "", job.id + " · " + when(job.when)), make("small", "", job.progress), track);
-  button.addEventListener("click", () => trigger("choose", { id: job.id }));
+  button.append(name, state, about, progress, track);
+  button.addEventListener("click", () => trigger("choose", { id }));
   item.append(button);
-  return item;
+
+  function show(job, chosen) {
+    button.className = job.state;
+    button.setAttribute("aria-current", String(id === chosen));
+    say(mark, JOB_MARKS[job.state] ?? "?");
+    say(word, job.state);
+    say(name, job.name);
+    name.title = job.name;
+    say(about, id + " · " + when(job.when));
+    say(progress, job.progress);
+    bar.style.width = 100 * job.share + "%";
+  }
+
+  return { item, show };
 }
+
+const rows = new Map();
 
 function show() {
   const value = props.value;
   if (!value) return;
-  const focused = document.activeElement?.closest?.(".list button")?.dataset.id;
   problem.hidden = !value.problem;
   say(problem, value.problem);
-  list.replaceChildren(...value.jobs.map((job) => drawRow(job, value.chosen)));
-  if (focused) list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
+  for (const id of rows.keys()) {
+    if (value.jobs.some((job) => job.id === id)) continue;
+    rows.get(id).item.remove();
+    rows.delete(id);
+  }
+  value.jobs.forEach((job, place) => {
+    if (!rows.has(job.id)) rows.set(job.id, makeRow(job.id));
+    const { item, show: showRow } = rows.get(job.id);
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+    showRow(job, value.chosen);
+  });
   window.lmoeJob = value.chosen;
   window.dispatchEvent(new CustomEvent("lmoe:job"));
 }

@@ -121,7 +121,6 @@ for (const [text, hint, act] of [
   tools.append(button);
 }
 
-// Named like the property it follows: a quoted name Gradio would take for an event's.
 function experts() {
   names = (props.experts ?? []).map((expert) => expert.name);
   if (!picks.b.choice && names.length) picks.b.choice = "solo:" + names[0];
@@ -130,7 +129,7 @@ function experts() {
   changed();
 }
 
-watch(experts.name, experts);
+watch("experts", experts);
 window.addEventListener("lmoe:plan", changed);
 window.addEventListener("storage", changed);
 if (props.experts?.length) experts();

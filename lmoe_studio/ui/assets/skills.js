@@ -263,7 +263,6 @@ add.addEventListener("click", () => {
 });
 example.addEventListener("click", () => rebuild(() => (rows = takeRows(SETUP.example))));
 
-// Named like the properties they follow: a quoted name Gradio would take for an event's.
 function imported() {
   const given = takeRows(props.imported?.rows);
   if (given) rebuild(() => (rows = given));
@@ -273,7 +272,7 @@ function files() {
   draw();
 }
 
-watch(imported.name, imported);
-watch(files.name, files);
+watch("imported", imported);
+watch("files", files);
 draw();
 pass();

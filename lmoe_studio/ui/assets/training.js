@@ -1,5 +1,6 @@
 // The page around the Train tab: its address names the job, and a Studio that is gone is said so.
 
+const JOB_MARKS = { queued: "…", running: "▶", done: "✓", failed: "!", cancelled: "■", interrupted: "↯" };
 const SILENCE = 9000; // milliseconds without an answer
 
 // Whether the Train tab is the open one; asked for with every look at the jobs.

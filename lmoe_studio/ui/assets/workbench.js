@@ -4,7 +4,6 @@ const ASK_DELAY = 120;
 const PAGE_OF_TOKENS = 20;
 const SAY_EVERY = 5000;
 
-// SETUP stands before this script: as properties, Gradio loses constants while a tab is not open.
 const root = element.querySelector(".workbench");
 const view = makeView();
 
@@ -240,7 +239,6 @@ function build() {
   tellAndAsk();
 }
 
-// Named like the property it follows: a quoted name Gradio would take for an event's.
 function exact() {
   const cell = props.exact;
   if (!cell || !view.data || view.previewing || cell.id !== view.data.id) return;
@@ -250,7 +248,7 @@ function exact() {
 }
 
 watch("value", build);
-watch(exact.name, exact);
+watch("exact", exact);
 if (SETUP.steered) window.addEventListener("lmoe:plan", planChanged);
 new MutationObserver(() => heatmap.paint())
   .observe(document.body, { attributes: true, attributeFilter: ["class"] });

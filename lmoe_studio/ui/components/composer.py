@@ -5,24 +5,15 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.routing.plan import RoutingPlan
-from lmoe_studio.ui.asset_files import read_asset
 from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.plan_form import plan_overrides
 from lmoe_studio.ui.theme import expert_colour, expert_glyph
 
 
 def build_composer(**kwargs: Any) -> gr.HTML:
     """A composer without experts; `show_experts` brings them. `read_form` reads its value."""
-    return gr.HTML(
-        None,
-        html_template='<div class="composer"></div>',
-        css_template=read_asset("pieces.css", "composer.css"),
-        js_on_load=read_asset("composer.js"),
-        apply_default_css=False,
-        experts=[],
-        imported=None,
-        **kwargs,
-    )
+    return build_drawn("composer", experts=[], imported=None, **kwargs)
 
 
 def show_experts(names: list[tuple[str, str]]) -> dict[str, Any]:

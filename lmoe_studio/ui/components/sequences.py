@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lmoe_studio.ui.asset_files import read_asset
 from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.palette import expert_colour, expert_glyph
 from lmoe_studio.ui.training.views import data_words, dropped_words
 
@@ -18,14 +18,7 @@ _MOST_TOKENS = 512  # of one sequence, shown
 
 def build_sequences(**kwargs: Any) -> gr.HTML:
     """A place for sequences; `show_sequences` fills it."""
-    return gr.HTML(
-        None,
-        html_template='<div class="sequences"></div>',
-        css_template=read_asset("pieces.css", "sequences.css"),
-        js_on_load=read_asset("sequences.js"),
-        apply_default_css=False,
-        **kwargs,
-    )
+    return build_drawn("sequences", **kwargs)
 
 
 def show_sequences(previews: Sequence["SkillPreview"], *, wanted: int) -> dict[str, Any]:

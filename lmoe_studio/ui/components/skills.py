@@ -1,11 +1,10 @@
 """The editor of the experts to train: a name, a description and texts for each, in the browser."""
 
-import json
 from typing import Any
 
 import gradio as gr
 
-from lmoe_studio.ui.asset_files import read_asset
+from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.palette import EXPERT_COLOURS
 from lmoe_studio.ui.training.example import EXAMPLE
 from lmoe_studio.ui.training.texts import MOST_EXPERTS, SUFFIXES
@@ -19,16 +18,7 @@ def build_skills(**kwargs: Any) -> gr.HTML:
         "colours": EXPERT_COLOURS,
         "example": EXAMPLE,
     }
-    return gr.HTML(
-        None,
-        html_template='<div class="skills"></div>',
-        css_template=read_asset("pieces.css", "skills.css"),
-        js_on_load=f"const SETUP = {json.dumps(setup)};\n{read_asset('skills.js')}",
-        apply_default_css=False,
-        files=[],
-        imported=None,
-        **kwargs,
-    )
+    return build_drawn("skills", setup=setup, files=[], imported=None, **kwargs)
 
 
 def show_files(names: list[str]) -> dict[str, Any]:

@@ -4,13 +4,12 @@ Python sends one payload a trace. Every viewing act is answered in the page; onl
 the selected cell are asked for, by the event `pick`, and come back as the property `exact`.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from lmoe_studio.ui.asset_files import read_asset
+from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.payload import ExactCell, TracePayload, exact_cell, read_pick
 from lmoe_studio.ui.traces import TraceStore
 
@@ -26,9 +25,6 @@ def build_workbench(
 ) -> gr.HTML:
     """An empty workbench; it has an event `pick` and is filled by `show_trace`.
 
-    A function, because Gradio writes a stub file beside the source of every new component class.
-    The template is constant, because data put through Gradio's templates is run as JavaScript.
-
     Args:
         steered: previews the composer's plan, and offers the selection to it as a scope.
         steps: what to do first, said while there is nothing to show.
@@ -36,15 +32,7 @@ def build_workbench(
     """
     empty = "Nothing written yet" if steered else "No trace yet"
     setup = {"steered": steered, "empty": empty, "steps": list(steps)}
-    return gr.HTML(
-        None,
-        html_template='<div class="workbench"></div>',
-        css_template=read_asset("pieces.css", "workbench.css"),
-        js_on_load=f"const SETUP = {json.dumps(setup)};\n{read_asset('workbench.js')}",
-        apply_default_css=False,
-        exact=None,
-        **kwargs,
-    )
+    return build_drawn("workbench", setup=setup, events=("pick", "seen"), exact=None, **kwargs)
 
 
 def show_trace(payload: TracePayload) -> dict[str, Any]:

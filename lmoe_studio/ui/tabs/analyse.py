@@ -70,7 +70,6 @@ class Parts:
     more: gr.Column
     code: gr.Code
     exports: dict[RunFormat, gr.Button]
-    download: gr.DownloadButton
     run: gr.State
     key: gr.State
 
@@ -80,7 +79,7 @@ def build(page: Page) -> Follower:
     parts, studies = _lay_out(), StudyStore()
     _wire_columns(parts)
     _wire_study(page, parts, studies)
-    _wire_export(parts, studies)
+    _wire_export(page, parts, studies)
 
     def show(state: SourceState) -> list[Any]:
         return [gr.update(interactive=state.studio is not None)]
@@ -130,10 +129,9 @@ def _lay_out() -> Parts:
                 kind: gr.Button(_EXPORT_NAMES[kind], size="sm", scale=0, min_width=96)
                 for kind in FORMATS
             }
-    download = gr.DownloadButton(visible="hidden", elem_id="study-file")
     return Parts(
         pasted, file, text_column, label_column, max_tokens, start, stop, notice, findings, answers,
-        more, code, exports, download, gr.State(""), gr.State(""),
+        more, code, exports, gr.State(""), gr.State(""),
     )  # fmt: skip
 
 
@@ -333,7 +331,7 @@ def _shown_answer(answer: Answer, section: Section | None) -> dict[Any, Any]:
     }
 
 
-def _wire_export(parts: Parts, studies: StudyStore) -> None:
+def _wire_export(page: Page, parts: Parts, studies: StudyStore) -> None:
     def _exporter(kind: RunFormat) -> Any:
         def _on_export(key: object, request: gr.Request) -> list[Any]:
             kept = studies.get(user_of(request), key)
@@ -347,9 +345,8 @@ def _wire_export(parts: Parts, studies: StudyStore) -> None:
 
         return _on_export
 
-    press = "() => document.querySelector('#study-file')?.click()"
     for kind, button in parts.exports.items():
         made = button.click(
-            _exporter(kind), parts.key, [parts.download, parts.notice], api_visibility="private"
+            _exporter(kind), parts.key, [page.download, parts.notice], api_visibility="private"
         )
-        made.then(None, js=press, **_QUIET)
+        page.hand_over(made)

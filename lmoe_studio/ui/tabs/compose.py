@@ -67,7 +67,6 @@ class Parts:
     composer: gr.HTML
     workbench: gr.HTML
     save: gr.Button
-    file: gr.DownloadButton
     json: gr.Textbox
     export_plan: gr.Button
     import_plan: gr.Button
@@ -140,9 +139,8 @@ def _lay_out() -> Parts:
             export_plan = gr.Button("Write the present plan here", size="sm", scale=0)
             import_plan = gr.Button("Use this plan", size="sm", scale=0)
         plan_notice = gr.HTML(apply_default_css=False, elem_classes="notice")
-    file = gr.DownloadButton(visible="hidden", elem_id="adapter-file")
     return Parts(
-        prompt, generate, stop, settings, starts, notice, composer, workbench, save, file,
+        prompt, generate, stop, settings, starts, notice, composer, workbench, save,
         text, export_plan, import_plan, plan_notice, gr.State(""),
     )  # fmt: skip
 
@@ -288,7 +286,6 @@ def _wire_plan_text(page: Page, parts: Parts) -> None:
 
 
 def _wire_save(page: Page, parts: Parts) -> None:
-    """A hidden download button is pressed once its file is there; by itself it comes one late."""
     folder = TemporaryDirectory(prefix="lmoe-adapter-")
 
     def _on_save(form: object) -> Iterator[list[Any]]:
@@ -305,10 +302,9 @@ def _wire_save(page: Page, parts: Parts) -> None:
         said = f"Loaded again in PEFT, its logits differ from the live blend by at most {difference:.1e}."
         yield [_plain_status(page), panels.panel("note", "The adapter is saved", said), file]
 
-    press = "(file) => file && document.querySelector('#adapter-file')?.click()"
-    outputs = [page.status, parts.notice, parts.file]
+    outputs = [page.status, parts.notice, page.download]
     saved = parts.save.click(_on_save, parts.composer, outputs, **_MODEL)
-    saved.then(None, parts.file, None, js=press, **_QUIET)
+    page.hand_over(saved)
 
 
 def _write_adapter(studio: Any, plan: Any, folder: Path) -> tuple[str, float]:

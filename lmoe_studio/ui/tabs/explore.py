@@ -46,7 +46,6 @@ class Parts:
     exports: gr.Row
     csv: gr.Button
     parquet: gr.Button
-    file: gr.DownloadButton
 
 
 def build(page: Page) -> Follower:
@@ -90,8 +89,7 @@ def _lay_out() -> Parts:
             "<span>One row a token, layer and expert, with exact weights</span>",
             apply_default_css=False,
         )
-    file = gr.DownloadButton(visible="hidden", elem_id="export-file")
-    return Parts(prompt, run, cut, buttons, notice, workbench, exports, csv, parquet, file)
+    return Parts(prompt, run, cut, buttons, notice, workbench, exports, csv, parquet)
 
 
 def _wire_trace(page: Page, parts: Parts) -> None:
@@ -174,7 +172,6 @@ def _wire_workbench(page: Page, parts: Parts) -> None:
 
 
 def _wire_export(page: Page, parts: Parts) -> None:
-    """A hidden download button is pressed once its file is there; by itself it comes one late."""
     folder = TemporaryDirectory(prefix="lmoe-export-")
 
     def _exporter(kind: TraceFormat) -> Any:
@@ -190,12 +187,11 @@ def _wire_export(page: Page, parts: Parts) -> None:
 
         return _on_export
 
-    press = "() => document.querySelector('#export-file')?.click()"
-    outputs = [parts.file, parts.notice]
+    outputs = [page.download, parts.notice]
     kinds: tuple[tuple[gr.Button, TraceFormat], ...] = (
         (parts.csv, "csv"),
         (parts.parquet, "parquet"),
     )
     for button, kind in kinds:
         made = button.click(_exporter(kind), page.kept["trace"], outputs, api_visibility="private")
-        made.then(None, js=press, **_QUIET)
+        page.hand_over(made)

@@ -1,6 +1,5 @@
 """The upper half of the Train tab: what to train, from which texts, with which options."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,14 @@ from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import JobError, LMoEError
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.components.option_fields import build_option_fields
+from lmoe_studio.ui.components.config_loader import build_config_loader, read_loaded
 from lmoe_studio.ui.components.sequences import build_sequences, show_sequences
 from lmoe_studio.ui.components.skills import build_skills, show_files, show_rows
+from lmoe_studio.ui.components.training_options import (
+    build_training_options,
+    show_offered,
+    show_options,
+)
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.problems import problem_panel
 from lmoe_studio.ui.source import SourceState
@@ -26,14 +30,11 @@ from lmoe_studio.ui.training.form import (
     command,
     config_text,
     form_config,
-    read_config_file,
+    read_config_text,
     write_archive,
 )
-from lmoe_studio.ui.training.options import option_values, shown_values, training_options
-from lmoe_studio.ui.training.presets import PRESETS, SET
+from lmoe_studio.ui.training.options import read_options
 from lmoe_studio.ui.training.texts import GivenTexts, read_texts
-
-KEPT = {"training": []}
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _TEXTS = {
@@ -42,10 +43,8 @@ _TEXTS = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-_OPTIONS = training_options()
 _MOST_LIVING = 8
 """Jobs that run or wait: each is a process."""
-_NAME = "my-bank"
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,7 @@ class FormParts:
 
     fold: gr.Accordion
     skills: gr.HTML
-    name: gr.Textbox
-    preset: gr.Radio
-    fields: list[Any]
-    """One for each of the options, in their order."""
+    options: gr.HTML
     preview: gr.Button
     start: gr.Button
     notice: gr.HTML
@@ -65,27 +61,10 @@ class FormParts:
     as_file: gr.Accordion
     code: gr.Code
     command: gr.Textbox
-    refresh: gr.Button
+    write: gr.Button
     download: gr.Button
-    file: gr.DownloadButton
-    load: gr.UploadButton
+    load: gr.HTML
     file_notice: gr.HTML
-
-    @property
-    def inputs(self) -> list[Any]:
-        return [self.skills, self.name, *self.fields]
-
-    @property
-    def base(self) -> Any:
-        return self.field("base")
-
-    @property
-    def bank(self) -> Any:
-        return self.field("bank")
-
-    def field(self, *path: str) -> Any:
-        """The field of an option."""
-        return next(f for o, f in zip(_OPTIONS, self.fields, strict=True) if o.path == path)
 
 
 def lay_out() -> FormParts:
@@ -94,22 +73,7 @@ def lay_out() -> FormParts:
         gr.HTML(_step(1, "Experts, and texts for each"), apply_default_css=False)
         skills = build_skills(elem_id="skills")
         gr.HTML(_step(2, "How long, and with which options"), apply_default_css=False)
-        with gr.Row(elem_id="how-long"):
-            name = gr.Textbox(
-                _NAME, label="Name of the bank", max_lines=1, max_length=80, scale=1, min_width=180,
-                elem_id="bank-to-be",
-            )  # fmt: skip
-            preset = gr.Radio(
-                [preset.name for preset in PRESETS], value=PRESETS[0].name, label="How long",
-                info=" · ".join(f"{one.name}: {one.note}" for one in PRESETS), scale=4,
-                elem_id="preset",
-            )  # fmt: skip
-        with gr.Accordion("All options", open=False, elem_id="options"):
-            fields = build_option_fields(
-                _OPTIONS,
-                shown_values(_OPTIONS, PRESETS[0].options),
-                choices={"base": [EMBEDDED_BASE], "bank": [], "device": _devices()},
-            )
+        options = build_training_options(elem_id="options")
         with gr.Accordion(
             "The same as a file and a command", open=False, elem_id="as-file"
         ) as as_file:
@@ -117,19 +81,16 @@ def lay_out() -> FormParts:
             code = gr.Code(
                 language="yaml", label="config", interactive=False, elem_id="config-code"
             )
-            line = gr.Textbox(
+            command_line = gr.Textbox(
                 label="Beside it", interactive=False, buttons=["copy"], elem_id="config-command"
             )
             with gr.Row(elem_classes="starts"):
-                refresh = gr.Button("Write it anew", size="sm", scale=0, min_width=112)
+                write = gr.Button("Write it anew", size="sm", scale=0, min_width=112)
                 download = gr.Button(
                     "Download with the texts", size="sm", scale=0, min_width=168,
                     elem_id="config-download",
                 )  # fmt: skip
-                load = gr.UploadButton(
-                    "Load a config", size="sm", scale=0, min_width=112,
-                    file_types=[".yaml", ".yml", ".json"], elem_id="config-load",
-                )  # fmt: skip
+                load = build_config_loader(scale=0, min_width=112, elem_id="config-load")
         with gr.Row(elem_id="start-row"):
             preview = gr.Button("Preview", scale=0, min_width=112, elem_id="preview")
             start = gr.Button(
@@ -138,10 +99,9 @@ def lay_out() -> FormParts:
             )  # fmt: skip
         notice = gr.HTML(apply_default_css=False, elem_id="train-notice", elem_classes="notice")
         sequences = build_sequences(elem_id="sequences")
-    file = gr.DownloadButton(visible="hidden", elem_id="config-file")
     return FormParts(
-        fold, skills, name, preset, fields, preview, start, notice, sequences, as_file, code, line,
-        refresh, download, file, load, file_notice,
+        fold, skills, options, preview, start, notice, sequences, as_file, code, command_line, write,
+        download, load, file_notice,
     )  # fmt: skip
 
 
@@ -149,14 +109,10 @@ def _step(number: int, title: str) -> str:
     return f'<h3 class="step"><span>{number}</span>{panels.safe(title)}</h3>'
 
 
-def _devices() -> list[str]:
-    return ["auto", "cpu", "cuda", "mps"]
-
-
-def choices(page: Page, state: SourceState) -> list[Any]:
+def offer(page: Page, state: SourceState) -> list[Any]:
     """What to offer as base model and as bank to start from."""
-    banks = page.source.banks() if not state.is_loading else []
-    return [gr.update(choices=list(_known(page, state).bases)), gr.update(choices=banks)]
+    known = _known(page, state)
+    return [show_offered(list(known.bases), list(known.banks))]
 
 
 def _known(page: Page, state: SourceState) -> Known:
@@ -168,8 +124,6 @@ def _known(page: Page, state: SourceState) -> Known:
 
 def wire(page: Page, form: FormParts, jobs: JobParts) -> None:
     """Connect the form with what it does."""
-    _wire_presets(form)
-    _wire_memory(page, form)
     _wire_preview(page, form)
     _wire_start(page, form, jobs)
     _wire_file(page, form)
@@ -184,24 +138,6 @@ def wire(page: Page, form: FormParts, jobs: JobParts) -> None:
     page.app.load(_on_open, None, [form.fold, form.skills], **_QUIET)
 
 
-def _wire_presets(form: FormParts) -> None:
-    """All in the browser: a preset fills its fields; a field changed by hand is of no preset."""
-    fields = [form.field(name) for name in SET]
-    table = {one.name: [one.options[name] for name in SET] for one in PRESETS}
-    fill = f"(name, ...now) => ({json.dumps(table)})[name] ?? now"
-    form.preset.input(None, [form.preset, *fields], fields, js=fill, **_QUIET)
-    gr.on([each.input for each in fields], None, None, form.preset, js="() => null", **_QUIET)
-
-
-def _wire_memory(page: Page, form: FormParts) -> None:
-    """Bring back what was chosen when the page is reloaded; the experts keep themselves."""
-    kept = [form.name, form.preset, *form.fields]
-    inputs = [each.input for each in kept if hasattr(each, "input")]
-    gr.on(inputs, None, kept, page.kept["training"], js="(...values) => [values]", **_QUIET)
-    bring_back = f"(saved, ...now) => saved?.length === {len(kept)} ? saved : now"
-    page.app.load(None, [page.kept["training"], *kept], kept, js=bring_back, **_QUIET)
-
-
 @dataclass(frozen=True)
 class _Asked:
     """What the form asks for, with its texts as files."""
@@ -210,13 +146,13 @@ class _Asked:
     texts: GivenTexts
 
 
-def _read(page: Page, folder: Path, skills: object, name: str, values: tuple[Any, ...]) -> _Asked:
+def _read(page: Page, folder: str, skills: object, options: object) -> _Asked:
     """Raises DataError or ConfigError."""
     places = page.places()
-    texts = read_texts(skills, places, folder)
-    options = option_values(_OPTIONS, list(values))
+    texts = read_texts(skills, places, Path(folder))
+    name, values = read_options(options)
     known = _known(page, page.source.state)
-    return _Asked(form_config(name, texts, options, places=places, known=known), texts)
+    return _Asked(form_config(name, texts, values, places=places, known=known), texts)
 
 
 def _preview(page: Page, asked: _Asked) -> list[Any]:
@@ -232,11 +168,11 @@ def _preview(page: Page, asked: _Asked) -> list[Any]:
 def _wire_preview(page: Page, form: FormParts) -> None:
     outputs = [form.preview, form.notice, form.sequences]
 
-    def _on_preview(skills: object, name: str, *values: Any) -> Iterator[list[Any]]:
+    def _on_preview(skills: object, options: object) -> Iterator[list[Any]]:
         yield [_busy("Reading…"), "", gr.skip()]
         try:
             with TemporaryDirectory(prefix="lmoe-texts-") as folder:
-                asked = _read(page, Path(folder), skills, name, values)
+                asked = _read(page, folder, skills, options)
                 previews = _preview(page, asked)
         except Exception as error:
             yield [_ready("Preview"), problem_panel(error), gr.update(value=None)]
@@ -247,18 +183,18 @@ def _wire_preview(page: Page, form: FormParts) -> None:
             _ready("Preview"), "", show_sequences(previews, wanted=-(-drawn // len(config.skills)))
         ]  # fmt: skip
 
-    form.preview.click(_on_preview, form.inputs, outputs, **_TEXTS)
+    form.preview.click(_on_preview, [form.skills, form.options], outputs, **_TEXTS)
 
 
 def _wire_start(page: Page, form: FormParts, jobs: JobParts) -> None:
     outputs = [form.start, form.notice, form.fold, form.sequences, *looked(page, jobs)]
     same = [gr.skip()] * (len(outputs) - 2)
 
-    def _on_start(skills: object, name: str, *values: Any) -> Iterator[list[Any]]:
+    def _on_start(skills: object, options: object) -> Iterator[list[Any]]:
         yield [_busy("Starting…"), "", *same]
         try:
             with TemporaryDirectory(prefix="lmoe-texts-") as folder:
-                job = _start(page, _read(page, Path(folder), skills, name, values))
+                job = _start(page, _read(page, folder, skills, options))
         except Exception as error:
             yield [_ready("Start training"), problem_panel(error), *same]
             return
@@ -268,7 +204,7 @@ def _wire_start(page: Page, form: FormParts, jobs: JobParts) -> None:
             _ready("Start training"), "", gr.update(open=False), gr.update(value=None), *shown
         ]  # fmt: skip
 
-    started = form.start.click(_on_start, form.inputs, outputs, **_TEXTS)
+    started = form.start.click(_on_start, [form.skills, form.options], outputs, **_TEXTS)
     look_again(page, jobs, started)
 
 
@@ -287,44 +223,43 @@ def _wire_file(page: Page, form: FormParts) -> None:
     """The form as a file with its command, and back."""
     place = TemporaryDirectory(prefix="lmoe-config-")
 
-    def _on_write(skills: object, name: str, *values: Any) -> list[Any]:
+    def _on_write(skills: object, options: object) -> list[Any]:
         try:
             with TemporaryDirectory(prefix="lmoe-texts-") as folder:
-                config = _read(page, Path(folder), skills, name, values).config
+                config = _read(page, folder, skills, options).config
                 return [config_text(config), command(config), ""]
         except Exception as error:
             return ["", "", problem_panel(error)]
 
     written = [form.code, form.command, form.file_notice]
-    for event in (form.as_file.expand, form.refresh.click):
-        event(_on_write, form.inputs, written, **_QUIET)
+    for event in (form.as_file.expand, form.write.click):
+        event(_on_write, [form.skills, form.options], written, **_QUIET)
 
-    def _on_download(skills: object, name: str, *values: Any) -> list[Any]:
+    def _on_download(skills: object, options: object) -> list[Any]:
         try:
             with TemporaryDirectory(prefix="lmoe-texts-") as folder:
-                config = _read(page, Path(folder), skills, name, values).config
+                config = _read(page, folder, skills, options).config
                 made = Path(place.name) / token_hex(8)
                 made.mkdir()
                 return [str(write_archive(config, made)), ""]
         except Exception as error:
             return [None, problem_panel(error)]
 
-    press = "(file) => file && document.querySelector('#config-file')?.click()"
-    outputs = [form.file, form.file_notice]
-    ready = form.download.click(_on_download, form.inputs, outputs, **_TEXTS)
-    ready.then(None, form.file, None, js=press, **_QUIET)
+    outputs = [page.download, form.file_notice]
+    ready = form.download.click(_on_download, [form.skills, form.options], outputs, **_TEXTS)
+    page.hand_over(ready)
 
-    def _on_load(file: str) -> list[Any]:
+    def _on_load(event: gr.EventData) -> list[Any]:
         try:
-            config, rows = read_config_file(Path(file), page.places())
+            name, text = read_loaded(event._data)
+            config, rows = read_config_text(text, page.places(), source=name)
         except Exception as error:
-            return [problem_panel(error), *[gr.skip()] * (3 + len(form.fields))]
-        told = _taken(rows)
-        shown = shown_values(_OPTIONS, config)
-        return [told, show_rows(rows, serial=token_hex(8)), config["name"], None, *shown]
+            return [problem_panel(error), gr.skip(), gr.skip()]
+        serial = token_hex(8)
+        return [_taken(rows), show_rows(rows, serial=serial), show_options(config, serial=serial)]
 
-    taken = [form.file_notice, form.skills, form.name, form.preset, *form.fields]
-    form.load.upload(_on_load, form.load, taken, **_QUIET)
+    taken = [form.file_notice, form.skills, form.options]
+    form.load.given(_on_load, None, taken, trigger_mode="multiple", **_QUIET)
 
 
 def _taken(rows: list[dict[str, Any]]) -> str:

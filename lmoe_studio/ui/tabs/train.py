@@ -7,7 +7,6 @@ from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.tabs import new_bank, training_jobs
 
 TITLE = "Train"
-KEPT = new_bank.KEPT
 
 
 def build(page: Page) -> Follower:
@@ -18,6 +17,6 @@ def build(page: Page) -> Follower:
     new_bank.wire(page, form, jobs)
 
     def show(state: SourceState) -> list[Any]:
-        return new_bank.choices(page, state)
+        return new_bank.offer(page, state)
 
-    return Follower([form.base, form.bank], show)
+    return Follower([form.options], show)

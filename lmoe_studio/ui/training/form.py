@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.training.texts import GivenTexts, Places
 
 _HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
-_MOST_FILE_BYTES, _MOST_DEPTH = 200_000, 20
+_MOST_CHARACTERS, _MOST_DEPTH = 200_000, 20
 _MOST_ARCHIVE_BYTES = 64_000_000
 
 
@@ -116,19 +117,29 @@ def _places(skill: SkillConfig) -> dict[Path, PurePath]:
     return places
 
 
-def read_config_file(file: Path, places: Places) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A YAML or JSON config as values for the form, and its experts as rows.
+def read_config_text(
+    text: str, places: Places, *, source: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A config as YAML or JSON as values for the form, and its experts as rows.
 
     Texts are taken along only from the operator's folder; other experts come without.
 
+    Args:
+        text: the config.
+        places: where texts may be taken from.
+        source: what a person calls it.
+
     Raises:
-        ConfigError: the file is no sound config.
+        ConfigError: it is no sound config.
     """
-    try:
-        _check_plain(file)
-        config = TrainingConfig.read(file)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(str(file), file.name)) from None
+    _check_plain(text, source)
+    with TemporaryDirectory(prefix="lmoe-config-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            config = TrainingConfig.read(file)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(file), source)) from None
     values = config.model_dump(mode="json")
     rows = []
     for skill in config.skills:
@@ -151,20 +162,18 @@ def read_config_file(file: Path, places: Places) -> tuple[dict[str, Any], list[d
     return values, rows
 
 
-def _check_plain(file: Path) -> None:
-    """Refuse a file that is, or would become, too large for a config; YAML can make much of little."""
-    if file.stat().st_size > _MOST_FILE_BYTES:
-        raise ConfigError(f"{file}: too large for a config.")
+def _check_plain(text: str, source: str) -> None:
+    """Refuse what is, or would become, too large for a config; YAML can make much of little."""
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigError(f"{source}: too large for a config.")
     depth = 0
     try:
-        for event in yaml.parse(file.read_text(encoding="utf-8-sig")):
+        for event in yaml.parse(text):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
-                raise ConfigError(
-                    f"{file}: aliases (*name) are not read here; write the value out."
-                )
+                raise ConfigError(f"{source}: aliases (*name) are not read here; write it out.")
             if depth > _MOST_DEPTH:
-                raise ConfigError(f"{file}: nested too deeply for a config.")
-    except (UnicodeDecodeError, yaml.YAMLError):
+                raise ConfigError(f"{source}: nested too deeply for a config.")
+    except yaml.YAMLError:
         return  # whoever reads it says so, with the line

@@ -6,6 +6,7 @@ There is no second list of them: a new field of the config is a new field of the
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -59,6 +60,11 @@ class Option:
     """Empty means that the run decides."""
 
     @property
+    def key(self) -> str:
+        """Its name in what a browser says."""
+        return ".".join(self.path)
+
+    @property
     def label(self) -> str:
         return " · ".join(name.replace("_", " ") for name in self.path)
 
@@ -104,6 +110,7 @@ class Option:
         return values
 
 
+@cache
 def training_options() -> tuple[Option, ...]:
     """All fields of the form, group by group."""
     found = tuple(_options(TrainingConfig, ()))
@@ -111,25 +118,35 @@ def training_options() -> tuple[Option, ...]:
     return tuple(sorted(found, key=lambda option: order.index(option.group)))
 
 
-def option_values(options: tuple[Option, ...], shown: list[Any]) -> dict[str, Any]:
-    """What the form shows as values for TrainingConfig. Raises ConfigError.
+def option_values(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the form shows, by key, as values for TrainingConfig. Raises ConfigError.
 
-    A bank to start from brings the options of its experts along, so those of the form are left out.
+    What is missing is at its default. A bank to start from brings the options of its experts along,
+    so those of the form are left out.
     """
     values: dict[str, Any] = {}
-    for option, each in zip(options, shown, strict=True):
+    for option in training_options():
         place = values
         for name in option.path[:-1]:
             place = place.setdefault(name, {})
+        each = shown.get(option.key, option.shown(option.default))
         place[option.path[-1]] = option.read(each)
     if values.get("bank"):
         return {name: value for name, value in values.items() if name not in OF_EXPERTS}
     return values
 
 
-def shown_values(options: tuple[Option, ...], config: Mapping[str, Any]) -> list[Any]:
-    """What the form shows for a config's values; what is missing there is at its default."""
-    return [option.shown(_look_up(config, option)) for option in options]
+def read_options(value: object) -> tuple[str, dict[str, Any]]:
+    """The bank's name and the options' values from what a browser says. Raises ConfigError."""
+    said = value if isinstance(value, dict) else {}
+    name, shown = said.get("name"), said.get("values")
+    values = option_values(shown if isinstance(shown, dict) else {})
+    return name if isinstance(name, str) else "", values
+
+
+def shown_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the form shows for a config's values, by key; what is missing there is at its default."""
+    return {option.key: option.shown(_look_up(config, option)) for option in training_options()}
 
 
 def _look_up(values: Mapping[str, Any], option: Option) -> Any:
@@ -187,4 +204,5 @@ def _help(field: FieldInfo) -> str:
         if isinstance(bound, kind)
     ]
     told = ", ".join(bounds)
-    return f"{field.description or ''} {told[:1].upper() + told[1:] + '.' if told else ''}".strip()
+    description = (field.description or "").replace("`", "")
+    return f"{description} {told[:1].upper() + told[1:] + '.' if told else ''}".strip()

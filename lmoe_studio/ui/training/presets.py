@@ -35,11 +35,11 @@ PRESETS = (
         steps=24, sequence_length=64, rank=4, held_out_sequences=4,
     ),
     _preset(
-        "Small", "experts that can be told apart, in some ten minutes on two CPU cores",
+        "Small", "experts that can be told apart, in a quarter of an hour on two CPU cores",
         steps=120, sequence_length=128, rank=8, held_out_sequences=12,
     ),
     _preset(
-        "Thorough", "the usual options; half an hour on two CPU cores, minutes on a GPU",
+        "Thorough", "the usual options; about an hour on two CPU cores, minutes on a GPU",
         **_default(*SET),
     ),
 )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The bank's name, how long to train, and every option of the config, drawn in the browser."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import gradio as gr
+
+from lmoe_studio.config import EMBEDDED_BASE
+from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.components.drawn import build_drawn
+from lmoe_studio.ui.training.options import Option, shown_values, training_options
+from lmoe_studio.ui.training.presets import PRESETS
+
+_NAME = "my-bank"
+_OFFERED = {"base": [EMBEDDED_BASE], "bank": [], "device": ["auto", "cpu", "cuda", "mps"]}
+"""What is offered to choose from where a field takes other texts too."""
+
+
+def build_training_options(**kwargs: Any) -> gr.HTML:
+    """All fields at their usual values; `read_options` reads the component's value."""
+    options = training_options()
+    groups = groupby(options, key=lambda option: option.group)
+    presets = [{"name": one.name, "note": one.note, "values": dict(one.options)} for one in PRESETS]
+    setup = {
+        "name": _NAME,
+        "presets": presets,
+        "groups": [
+            {"title": title, "options": list(map(_field, group))} for title, group in groups
+        ],
+        "offered": _OFFERED,
+    }
+    return build_drawn("options", setup=setup, imported=None, offered=_OFFERED, **kwargs)
+
+
+def _field(option: Option) -> dict[str, Any]:
+    field = {
+        "key": option.key,
+        "label": option.label,
+        "kind": option.kind,
+        "help": option.help,
+        "usual": option.shown(option.default),
+        "choices": option.choices,
+        "empty": option.may_be_empty,
+    }
+    return {
+        name: value for name, value in field.items() if value not in ((), False) or name == "usual"
+    }
+
+
+def show_offered(bases: Sequence[str], banks: Sequence[str]) -> dict[str, Any]:
+    """The update that offers base models, and banks to start from."""
+    offered = {"base": list(map(clean, bases)), "bank": list(map(clean, banks))}
+    return gr.update(offered=_OFFERED | offered)
+
+
+def show_options(config: dict[str, Any], *, serial: str) -> dict[str, Any]:
+    """The update that shows a config's values; `serial` tells two apart."""
+    return gr.update(
+        imported={"name": config["name"], "values": shown_values(config), "serial": serial}
+    )
