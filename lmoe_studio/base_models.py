@@ -97,12 +97,23 @@ def load_base(
     try:
         with no_bars():  # of tensors read; a download from the hub still shows its own
             model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BaseModelError(_why_not_loaded(base, error)) from None
+    tokenizer = load_tokenizer(base)
     model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, identify(model, base))
+
+
+def load_tokenizer(
+    base: str = EMBEDDED_BASE, *, on_progress: Progress = silent
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model alone. Raises BaseModelError if it cannot be had."""
+    source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseModelError(_why_not_loaded(base, error)) from None
 
 
 def identify(model: nn.Module, base: str) -> BaseIdentity:

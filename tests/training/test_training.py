@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from training_runs import same, tensors_of
 
 from lmoe_studio.errors import ConfigError, TrainingError
 from lmoe_studio.experts.files import load_bank, save_bank
@@ -22,15 +23,6 @@ from lmoe_studio.training.start import starting_bank
 
 def of_kind(events, kind):
     return [event for event in events if isinstance(event, kind)]
-
-
-def tensors_of(bank):
-    experts = [t for e in bank.experts for f in e.adapter.factors.values() for t in (f.a, f.b)]
-    return [*experts, *bank.router_state.values()]
-
-
-def same(one, other):
-    return all(map(torch.equal, tensors_of(one), tensors_of(other)))
 
 
 def test_a_bank_is_trained_and_beats_the_base_on_every_skill(base, config, ids):
