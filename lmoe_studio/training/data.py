@@ -19,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import DataError
 from lmoe_studio.text_rows import sha256
+from lmoe_studio.tracing.token_texts import TokenTexts
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example, Examples, TextRow, text_rows
@@ -70,15 +71,16 @@ def preview(
     config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, *, count: int = 3
 ) -> dict[str, list[list[tuple[str, bool]]]]:
     """What the model will see: by skill, the first sequences as (token, is it learned) pairs."""
+    texts = TokenTexts(tokenizer)
     shown: dict[str, list[list[tuple[str, bool]]]] = {}
     for skill in config.skills:
-        data = _load_skill(skill, config, tokenizer, count)
+        sequences = _load_skill(skill, config, tokenizer, count).train[:count]
         shown[skill.name] = [
             [
-                (str(tokenizer.decode([token])), label != IGNORED)
-                for token, label in zip(example.ids, example.labels, strict=True)
+                (text, label != IGNORED)
+                for text, label in zip(texts.parts(example.ids), example.labels, strict=True)
             ]
-            for example in data.train[:count]
+            for example in sequences
         ]
     return shown
 

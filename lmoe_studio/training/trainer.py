@@ -301,6 +301,7 @@ class JointTrainer(Trainer):
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError, SafetensorError) as error:
+            self.checkpoints.abandon()
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"The checkpoint of step {step} could not be written to {self.checkpoints.folder} "
