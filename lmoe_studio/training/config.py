@@ -131,7 +131,7 @@ class TrainingConfig(Config):
     eval_every: int | None = Field(
         default=None,
         ge=1,
-        description="Steps between held-out evaluations; none takes a tenth of the steps.",
+        description="Steps between held-out evaluations; none takes a tenth of the steps, at least 5.",
     )
     eval_sequences: int = Field(
         default=4, ge=1, description="A skill, for the evaluations during training."
@@ -145,7 +145,7 @@ class TrainingConfig(Config):
     checkpoint_every: int | None = Field(
         default=None,
         ge=1,
-        description="Steps between checkpoints; none takes a tenth of the steps.",
+        description="Steps between checkpoints; none takes a tenth of the steps, at least 5.",
     )
     keep_checkpoints: int = Field(
         default=2, ge=2, description="How many to keep, so that a damaged one does no harm."
@@ -202,11 +202,11 @@ class TrainingConfig(Config):
 
     @property
     def steps_between_evaluations(self) -> int:
-        return self.eval_every or max(1, self.steps // 10)
+        return self.eval_every or max(5, self.steps // 10)
 
     @property
     def steps_between_checkpoints(self) -> int:
-        return self.checkpoint_every or max(1, self.steps // 10)
+        return self.checkpoint_every or max(5, self.steps // 10)
 
 
 def annotated_yaml(config: TrainingConfig | None = None) -> str:
