@@ -170,14 +170,14 @@ class MixtureModel(nn.Module):
             for index, factor in enumerate(layer.split()):
                 if factor:
                     factors[index][name] = replace(
-                        factor, a=factor.a.float().cpu().clone(), b=factor.b.float().cpu().clone()
+                        factor, a=_own_copy(factor.a), b=_own_copy(factor.b)
                     )
         experts = tuple(
             Expert(old.name, LoraAdapter(found, old.adapter.base), old.description, old.tags)
             for old, found in zip(self.bank.experts, factors, strict=True)
         )
         state = {
-            f"{key}.{name}": tensor.detach().float().cpu().clone()
+            f"{key}.{name}": _own_copy(tensor.detach())
             for key, router in zip(self._router_keys(), self.routers, strict=True)
             for name, tensor in router.named_parameters()
         }
@@ -397,6 +397,16 @@ class _BlockMixing:
             norms = layer.update_norms(mixed)
             seen = squares.get(self._site)
             squares[self._site] = norms if seen is None else seen + norms
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that lies in parts on several devices (FSDP), put together on each of them."""
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    return whole_tensor(tensor).float().cpu().clone()
 
 
 def _token_batch(

@@ -46,12 +46,16 @@ def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
 
 def choose_trained(model: MixtureModel, config: TrainingConfig) -> None:
     """Let only the parameters learn that the mode says: experts, routers, or both."""
-    trained = {"joint": (True, True), "router": (False, True), "experts": (True, False)}
-    experts, routers = trained[config.mode]
-    for layer in model.bank_layers.values():
-        layer.lora_a.requires_grad_(experts)
-        layer.lora_b.requires_grad_(experts)
-    model.routers.requires_grad_(routers)
+    experts, routers = {
+        "joint": (True, True),
+        "router": (False, True),
+        "experts": (True, False),
+    }[config.mode]
+    for name, parameter in model.named_parameters():
+        if name.startswith("routers."):
+            parameter.requires_grad_(routers)
+        elif ".lora_" in name:
+            parameter.requires_grad_(experts)
 
 
 def skill_labels(config: TrainingConfig, bank: ExpertBank) -> list[int]:
