@@ -1,0 +1,110 @@
+"""Study: trains and measures what is not there yet; what is done is read from its folder.
+
+WORK/SCALE/ROW-seedN/              the bank, with its curve in training.json
+WORK/SCALE/ROW-seedN.MEASURE.json  numbers about it
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import measure
+from benchmarks.quality.measure import Values
+from benchmarks.quality.rows import Row
+from benchmarks.quality.train import train_row
+from lmoe_studio.base_models import BaseModel, load_base
+from lmoe_studio.experts.bank import ExpertBank
+from lmoe_studio.experts.files import load_bank, save_bank
+from lmoe_studio.training.data import SkillData, fingerprints, load_skills
+
+MEASURES: dict[str, Callable[[BaseModel, ExpertBank, list[SkillData]], Values]] = {
+    "router": lambda base, bank, skills: measure.on_bank(
+        base, bank, lambda model: measure.router(model, skills)
+    ),
+    "base": lambda base, bank, skills: measure.on_bank(
+        base, bank, lambda model: measure.base_alone(model, skills)
+    ),
+    "plans": lambda base, bank, skills: measure.on_bank(
+        base, bank, lambda model: measure.plans(model, skills)
+    ),
+    "own": lambda base, bank, skills: measure.on_bank(
+        base, bank, lambda model: measure.own(model, skills)
+    ),
+    "arrow": measure.arrow,
+}
+
+
+class Study:
+    """One scale of the study, in a folder of its own."""
+
+    def __init__(self, scale: str, data: Path, work: Path, say: Callable[[str], None]) -> None:
+        self.scale = scale
+        self.data = data
+        self.folder = work / scale
+        self.say = say
+        self._base: BaseModel | None = None
+        self._skills: dict[int, list[SkillData]] = {}
+
+    def trained(self, row: Row, seed: int, experts: Row | None = None) -> ExpertBank:
+        """The bank of a row, trained now if it is not there; `experts` for kind "router only"."""
+        folder = self.place(row, seed)
+        if folder.is_dir():
+            return load_bank(folder)
+        config = row.config(self.scale, self.data, seed)
+        given = self.trained(experts, seed) if experts else None
+        self.say(f"{folder.name}: training")
+        bank, report = train_row(row, config, self.base, self.skills(row, seed), given, self._step)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = config.model_dump(mode="json", exclude={"skills", "out"})
+        report |= {"config": values, "data_sha256": fingerprints(config)}
+        save_bank(replace(bank, training=report), folder)
+        self.say(f"{folder.name}: {report['seconds'] / 60:.1f} minutes")
+        return bank
+
+    def measured(self, row: Row, seed: int, what: str) -> Values:
+        """Numbers about a trained row, found now if they are not there."""
+        file = self.place(row, seed, what)
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+        bank, started = load_bank(self.place(row, seed)), time.monotonic()
+        values = MEASURES[what](self.base, bank, self.skills(row, seed))
+        values["seconds"] = time.monotonic() - started
+        file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        self.say(f"{file.stem}: {_summary(values)} ({values['seconds']:.0f} s)")
+        return values
+
+    def best(self, rows: list[Row], what: str = "router") -> Row:
+        """The row with the lowest mean loss on the validation texts, seed 0."""
+        found = {row.name: self.measured(row, 0, what)["validation"] for row in rows}
+        return min(rows, key=lambda row: sum(found[row.name].values()))
+
+    def place(self, row: Row, seed: int, what: str | None = None) -> Path:
+        """Folder of a bank, or file of a measure of it."""
+        return self.folder / (f"{row.name}-seed{seed}" + (f".{what}.json" if what else ""))
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model, loaded when first asked for."""
+        if self._base is None:
+            self._base = load_base(device="cpu", dtype="float32", on_progress=self.say)
+        return self._base
+
+    def skills(self, row: Row, seed: int) -> list[SkillData]:
+        """The texts of a seed, the same for every row."""
+        if seed not in self._skills:
+            config = row.config(self.scale, self.data, seed)
+            self._skills = {seed: load_skills(config, self.base.tokenizer)}
+        return self._skills[seed]
+
+    def _step(self, event: Any) -> None:
+        if event.step % 16 == 0:
+            self.say(f"  step {event.step}/{event.steps} loss {event.language_loss:.3f} "
+                     f"{event.tokens_per_second:.0f} tokens/s")  # fmt: skip
+
+
+def _summary(values: Values) -> str:
+    losses = values.get("test") or values.get("uniform") or {}
+    return f"mean loss {sum(losses.values()) / len(losses):.4f}" if losses else "done"
