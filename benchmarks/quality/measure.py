@@ -1,6 +1,7 @@
 """What a trained bank is worth: numbers as plain values."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -67,7 +68,7 @@ def plans(model: MixtureModel, skills: list[SkillData]) -> Values:
     text: Losses = {}
     token: Losses = {}
     for skill in _part(skills, slice(TEST)):
-        losses = torch.stack(token_losses(model, skill.held_out, tried))  # [text, plan, token]
+        losses = torch.stack(token_losses(model, _ids(skill), tried))  # [text, plan, token]
         means = losses.double().mean(dim=(0, 2)).tolist()
         uniform[skill.name] = means[0]
         for name, mean in zip(names, means[1:], strict=True):
@@ -83,7 +84,7 @@ def own(model: MixtureModel, skills: list[SkillData]) -> Values:
     values: Values = {"test": {}, "validation": {}}
     for skill in skills:
         plan = [RoutingPlan([Override.solo(skill.name)])]
-        losses = torch.stack(token_losses(model, skill.held_out, plan)).double()
+        losses = torch.stack(token_losses(model, _ids(skill), plan)).double()
         values["test"][skill.name] = float(losses[:TEST].mean())
         values["validation"][skill.name] = float(losses[TEST:].mean())
     return values
@@ -105,7 +106,11 @@ def on_bank(base: BaseModel, bank: ExpertBank, ask: Callable[[MixtureModel], Val
 
 
 def _part(skills: list[SkillData], part: slice) -> list[SkillData]:
-    return [SkillData(skill.name, skill.train, skill.held_out[part]) for skill in skills]
+    return [replace(skill, held_out=skill.held_out[part]) for skill in skills]
+
+
+def _ids(skill: SkillData) -> list[list[int]]:
+    return [example.ids for example in skill.held_out]
 
 
 @torch.inference_mode()
@@ -113,7 +118,7 @@ def _cells(model: MixtureModel, skills: list[SkillData], texts: int = 4) -> pd.D
     """The routing of every token of a few texts of each skill."""
     frames = []
     for number, skill in enumerate(skills):
-        batch = collate([{"ids": ids, "skill": 0} for ids in skill.held_out[:texts]])
+        batch = collate([{"example": one, "skill": 0} for one in skill.held_out[:texts]])
         output = model(batch["input_ids"], batch["attention_mask"], record=True, logits_to_keep=1)
         assert output.routing is not None
         weights = output.routing.weights

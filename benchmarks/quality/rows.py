@@ -16,7 +16,7 @@ TEST, VALIDATION = 12, 4
 Kind = Literal["mixture", "one LoRA", "per skill", "router only"]
 SCALES: dict[str, dict[str, Any]] = {
     "small": {"steps": 64, "batch_size": 4, "sequence_length": 128},
-    "demo": {},
+    "demo": {"steps": 300, "batch_size": 4, "sequence_length": 256},
 }
 
 
@@ -30,7 +30,7 @@ class Row:
     changes: dict[str, Any] = field(default_factory=dict)
     """To the demo config; `scale` stands for alpha over rank."""
 
-    def config(self, scale: str, data: Path, seed: int) -> TrainingConfig:
+    def config(self, scale: str, data: Path, seed: int, out: Path) -> TrainingConfig:
         """The config of the mixture: one skill an expert."""
         demo = TrainingConfig.read(DEMO)
         skills = [
@@ -52,10 +52,13 @@ class Row:
                 "name": self.name,
                 "skills": tuple(skills),
                 "router": demo.router.model_copy(update=router),
-                "held_out_sequences": TEST + VALIDATION,
+                "out": out,
                 "save_dtype": "float32",
                 "device": "cpu",
                 "seed": seed,
+                "eval_every": changes["steps"],  # it is measured when it is done
+                "eval_sequences": 1,
+                "held_out_sequences": 1,
                 **changes,
             }
         )

@@ -7,18 +7,18 @@ WORK/SCALE/ROW-seedN.MEASURE.json  numbers about it
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks.quality import measure
 from benchmarks.quality.measure import Values
-from benchmarks.quality.rows import Row
+from benchmarks.quality.rows import TEST, VALIDATION, Row
 from benchmarks.quality.train import train_row
 from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.files import load_bank, save_bank
-from lmoe_studio.training.data import SkillData, fingerprints, load_skills
+from lmoe_studio.experts.files import load_bank
+from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.data import SkillData, load_skills
+from lmoe_studio.training.events import Event, StepDone
 
 MEASURES: dict[str, Callable[[BaseModel, ExpertBank, list[SkillData]], Values]] = {
     "router": lambda base, bank, skills: measure.on_bank(
@@ -53,15 +53,12 @@ class Study:
         folder = self.place(row, seed)
         if folder.is_dir():
             return load_bank(folder)
-        config = row.config(self.scale, self.data, seed)
-        given = self.trained(experts, seed) if experts else None
-        self.say(f"{folder.name}: training")
-        bank, report = train_row(row, config, self.base, self.skills(row, seed), given, self._step)
+        given = experts and self.place(experts, seed)
         self.folder.mkdir(parents=True, exist_ok=True)
-        values = config.model_dump(mode="json", exclude={"skills", "out"})
-        report |= {"config": values, "data_sha256": fingerprints(config)}
-        save_bank(replace(bank, training=report), folder)
-        self.say(f"{folder.name}: {report['seconds'] / 60:.1f} minutes")
+        self.say(f"{folder.name}: training")
+        started = time.monotonic()
+        bank = train_row(row, self._config(row, seed), self.base, given, self._hear)
+        self.say(f"{folder.name}: {(time.monotonic() - started) / 60:.1f} minutes")
         return bank
 
     def measured(self, row: Row, seed: int, what: str) -> Values:
@@ -95,12 +92,16 @@ class Study:
     def skills(self, row: Row, seed: int) -> list[SkillData]:
         """The texts of a seed, the same for every row."""
         if seed not in self._skills:
-            config = row.config(self.scale, self.data, seed)
+            held_out = {"held_out_sequences": TEST + VALIDATION}
+            config = self._config(row, seed).model_copy(update=held_out)
             self._skills = {seed: load_skills(config, self.base.tokenizer)}
         return self._skills[seed]
 
-    def _step(self, event: Any) -> None:
-        if event.step % 16 == 0:
+    def _config(self, row: Row, seed: int) -> TrainingConfig:
+        return row.config(self.scale, self.data, seed, self.place(row, seed))
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.step % 16 == 0:
             self.say(f"  step {event.step}/{event.steps} loss {event.language_loss:.3f} "
                      f"{event.tokens_per_second:.0f} tokens/s")  # fmt: skip
 
