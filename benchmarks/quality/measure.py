@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from analysis import effective_experts, gate_health, specialisation
 from benchmarks.quality.rows import TEST
 from lmoe_studio.base_models import BaseModel
+from lmoe_studio.causal.blend_search import search_blend
+from lmoe_studio.causal.oracle import oracle
 from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import ExpertBank
@@ -18,6 +21,7 @@ from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.training.data import SkillData, collate
 from lmoe_studio.training.evaluate import BASE_ALONE, evaluate
 
+BLEND_TEXTS, BLEND_STEPS = 4, 8
 Losses = dict[str, float]
 """Nats a token, by skill."""
 Values = dict[str, Any]
@@ -63,20 +67,28 @@ def plans(model: MixtureModel, skills: list[SkillData]) -> Values:
     names = list(model.bank.expert_names)
     tried = [RoutingPlan([Override.uniform()])]
     tried += [RoutingPlan([Override.solo(name)]) for name in names]
-    uniform: Losses = {}
-    alone: dict[str, Losses] = {name: {} for name in names}
-    text: Losses = {}
-    token: Losses = {}
+    values: Values = {name: {} for name in ("uniform", "alone", "best_per_text", "best_per_token")}
     for skill in _part(skills, slice(TEST)):
-        losses = torch.stack(token_losses(model, _ids(skill), tried))  # [text, plan, token]
-        means = losses.double().mean(dim=(0, 2)).tolist()
-        uniform[skill.name] = means[0]
-        for name, mean in zip(names, means[1:], strict=True):
-            alone[name][skill.name] = mean
-        solo = losses[:, 1:].double()
-        text[skill.name] = float(solo.mean(dim=2).min(dim=1).values.mean())
-        token[skill.name] = float(solo.min(dim=1).values.mean())
-    return {"uniform": uniform, "alone": alone, "best_per_text": text, "best_per_token": token}
+        losses = [loss.double().numpy() for loss in token_losses(model, _ids(skill), tried)]
+        uniform, *singles = np.mean([loss.mean(axis=1) for loss in losses], axis=0).tolist()
+        best = [oracle(loss[1:]) for loss in losses]
+        values["uniform"][skill.name] = uniform
+        values["alone"][skill.name] = dict(zip(names, singles, strict=True))
+        values["best_per_text"][skill.name] = float(np.mean([one.per_text for one in best]))
+        values["best_per_token"][skill.name] = float(np.mean([one.per_token for one in best]))
+    return values
+
+
+def blend(model: MixtureModel, skills: list[SkillData]) -> Values:
+    """The static blend of each skill, searched on a few training texts, on its held-out texts."""
+    values: Values = {"test": {}, "weights": {}}
+    for skill in skills:
+        examples = [example.ids for example in skill.train[:BLEND_TEXTS]]
+        found = search_blend(model, examples, steps=BLEND_STEPS, rate=0.2)
+        losses = torch.stack(token_losses(model, _ids(skill)[:TEST], [found.plan])).double()
+        values["test"][skill.name] = float(losses.mean())
+        values["weights"][skill.name] = found.weights
+    return values
 
 
 def own(model: MixtureModel, skills: list[SkillData]) -> Values:

@@ -16,23 +16,24 @@ from benchmarks.quality.train import train_row
 from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
+from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import SkillData, load_skills
 from lmoe_studio.training.events import Event, StepDone
 
-MEASURES: dict[str, Callable[[BaseModel, ExpertBank, list[SkillData]], Values]] = {
-    "router": lambda base, bank, skills: measure.on_bank(
-        base, bank, lambda model: measure.router(model, skills)
-    ),
-    "base": lambda base, bank, skills: measure.on_bank(
-        base, bank, lambda model: measure.base_alone(model, skills)
-    ),
-    "plans": lambda base, bank, skills: measure.on_bank(
-        base, bank, lambda model: measure.plans(model, skills)
-    ),
-    "own": lambda base, bank, skills: measure.on_bank(
-        base, bank, lambda model: measure.own(model, skills)
-    ),
+Measure = Callable[[BaseModel, ExpertBank, list[SkillData]], Values]
+
+
+def _of_model(ask: Callable[[MixtureModel, list[SkillData]], Values]) -> Measure:
+    return lambda base, bank, skills: measure.on_bank(base, bank, lambda m: ask(m, skills))
+
+
+MEASURES: dict[str, Measure] = {
+    "router": _of_model(measure.router),
+    "base": _of_model(measure.base_alone),
+    "own": _of_model(measure.own),
+    "plans": _of_model(measure.plans),
+    "blend": _of_model(measure.blend),
     "arrow": measure.arrow,
 }
 
@@ -48,29 +49,33 @@ class Study:
         self._base: BaseModel | None = None
         self._skills: dict[int, list[SkillData]] = {}
 
-    def trained(self, row: Row, seed: int, experts: Row | None = None) -> ExpertBank:
-        """The bank of a row, trained now if it is not there; `experts` for kind "router only"."""
+    def train(self, row: Row, seed: int, experts: Row | None = None) -> None:
+        """Train a row if it is not there; `experts` for kind "router only"."""
         folder = self.place(row, seed)
-        if folder.is_dir():
-            return load_bank(folder)
+        if row.kind == "shipped" or folder.is_dir():
+            return
         given = experts and self.place(experts, seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.say(f"{folder.name}: training")
         started = time.monotonic()
-        bank = train_row(row, self._config(row, seed), self.base, given, self._hear)
+        train_row(row, self._config(row, seed), self.base, given, self._hear)
         self.say(f"{folder.name}: {(time.monotonic() - started) / 60:.1f} minutes")
-        return bank
+
+    def bank(self, row: Row, seed: int) -> ExpertBank:
+        """A bank that was trained."""
+        return load_bank("demo" if row.kind == "shipped" else self.place(row, seed))
 
     def measured(self, row: Row, seed: int, what: str) -> Values:
         """Numbers about a trained row, found now if they are not there."""
         file = self.place(row, seed, what)
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
-        bank, started = load_bank(self.place(row, seed)), time.monotonic()
-        values = MEASURES[what](self.base, bank, self.skills(row, seed))
-        values["seconds"] = time.monotonic() - started
+        started = time.monotonic()
+        values = MEASURES[what](self.base, self.bank(row, seed), self.skills(row, seed))
+        values["seconds"] = round(time.monotonic() - started)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        self.say(f"{file.stem}: {_summary(values)} ({values['seconds']:.0f} s)")
+        self.say(f"{file.stem}: {_summary(values)} ({values['seconds']} s)")
         return values
 
     def best(self, rows: list[Row], what: str = "router") -> Row:

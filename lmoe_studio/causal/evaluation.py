@@ -48,9 +48,11 @@ class CorpusLosses:
         missing = "all texts" if self.unlabelled == self.texts else "(no label)"
         named = self.frame.assign(label=self.frame["label"].fillna(missing))
         table = named.pivot(index="plan", columns="label", values="loss")
-        table = table.loc[named["plan"].unique(), named["label"].unique()]
+        table = table.reindex(index=named["plan"].unique(), columns=named["label"].unique())
         table.columns.name = table.index.name = None
-        return table.assign(mean=table.mean(axis=1)) if table.shape[1] > 1 else table
+        if table.shape[1] > 1:
+            table["mean"] = np.nanmean(table.to_numpy(np.float64), axis=1)
+        return table
 
 
 @dataclass(frozen=True)
