@@ -68,28 +68,33 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
             for what in measures:
                 study.measured(row, seed, what)
 
-    for row in (MIXTURES[0], LORAS[0], *LORAS[1:], *MIXTURES[1:]):
+    for row in (MIXTURES[0], *LORAS):
         do(row, 0, "router")
-    lora, mixture = study.best(LORAS), study.best(MIXTURES)
+    lora, mixture = study.best(LORAS), MIXTURES[0]
+    do(mixture, 0, "base")
     for seed in (1, 2):
         do(lora, seed, "router")
         do(mixture, seed, "router")
-    do(FACTOR, 0, "router")
     for row in PER_SKILL:
         do(row, 0, "own")
     alone = study.best(PER_SKILL, "own")
-    do(mixture, 0, "base", "own", "plans")
-    do(alone, 0, "router", "plans", "arrow")
+    do(FACTOR, 0, "router")
+    do(mixture, 0, "plans", "own")
+    do(alone, 0, "router", "arrow", "plans")
     do(ROUTER_ONLY, 0, "router", experts=alone)
     for row in ABLATIONS:
         do(row, 0, "router")
-    for seed in (1, 2):
+    for row in MIXTURES:
+        do(row, 0, "router")
+    mixture = study.best(MIXTURES)
+    for seed in (0, 1, 2):
+        do(mixture, seed, "router", "own")
         do(FACTOR, seed, "router")
         do(alone, seed, "own", "router", "arrow")
         do(ROUTER_ONLY, seed, "router", experts=alone)
     for seed in (0, 1, 2):
+        do(mixture, seed, "plans", "blend")
         do(alone, seed, "plans", "blend")
-        do(mixture, seed, "own", "plans", "blend")
 
 
 def work_demo(studies: dict[str, Study], only: tuple[str, ...]) -> None:

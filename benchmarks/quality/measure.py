@@ -126,7 +126,7 @@ def _ids(skill: SkillData) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def _cells(model: MixtureModel, skills: list[SkillData], texts: int = 4) -> pd.DataFrame:
+def _cells(model: MixtureModel, skills: list[SkillData], texts: int = 2) -> pd.DataFrame:
     """The routing of every token of a few texts of each skill."""
     frames = []
     for number, skill in enumerate(skills):

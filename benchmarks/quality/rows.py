@@ -57,6 +57,7 @@ class Row:
                 "device": "cpu",
                 "seed": seed,
                 "eval_every": changes["steps"],  # it is measured when it is done
+                "checkpoint_every": 16,
                 "eval_sequences": 1,
                 "held_out_sequences": 1,
                 **changes,
