@@ -8,6 +8,7 @@ from typing import Any, Self
 import pandas as pd
 
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
+from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
 from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, shipped_banks
@@ -22,7 +23,7 @@ from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
-from lmoe_studio.tracing.corpus_files import CorpusFile, CorpusTexts
+from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
 from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
@@ -196,12 +197,7 @@ class Studio:
             StorageError: a part cannot be written.
             PlanError: the plan does not fit this bank.
         """
-        if isinstance(corpus, str | Path):
-            if labels is not None:
-                raise ConfigError("Labels go with texts; for a file name its label_column.")
-            texts = CorpusFile(Path(corpus), text_column, label_column)
-        else:
-            texts = CorpusTexts(corpus, labels)
+        texts = _corpus(corpus, labels, text_column, label_column)
         if plan is not None:
             self._author.check(plan)
         tracer = CorpusTracer(
@@ -214,6 +210,49 @@ class Studio:
             run=run,
             on_progress=on_progress,
             should_stop=should_stop,
+        )
+
+    def evaluate(
+        self,
+        corpus: Path | str | Sequence[str],
+        *,
+        labels: Sequence[object] | None = None,
+        text_column: str = "text",
+        label_column: str | None = None,
+        plans: Mapping[str, RoutingPlan] | None = None,
+        max_tokens: int | None = None,
+        on_progress: Callable[[CorpusProgress], None] = lambda _: None,
+    ) -> CorpusLosses:
+        """What texts cost, in nats a token by label: is the router worth its while, and where?
+
+            studio.evaluate("texts.jsonl", label_column="skill").table()
+
+        Compared are the router, uniform weights, the base model, each expert alone, and the best of
+        those for each text and for each token in hindsight. (A token's loss under one expert comes
+        after a context that this expert read too; the last row is a mark, not a promise.)
+
+        Args:
+            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves.
+            labels: a label for each text, where the texts are given; None for one without.
+            text_column: column of the file that holds the texts.
+            label_column: column that holds their labels; None reads none.
+            plans: further plans to compare, by name.
+            max_tokens: cut longer texts to this; to what the model can read they are cut anyway.
+            on_progress: hears after each batch how far it is.
+
+        Raises:
+            DataError: the corpus cannot be read, or holds nothing to foretell.
+            PlanError: a plan does not fit this bank.
+            ConfigError: a plan has the name of one that is compared anyway.
+        """
+        texts = _corpus(corpus, labels, text_column, label_column)
+        for plan in (plans or {}).values():
+            self._author.check(plan)
+        evaluator = CorpusEvaluator(
+            self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
+        )
+        return evaluator.run(
+            texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
         )
 
     def bank_geometry(self) -> BankGeometry:
@@ -407,6 +446,19 @@ class Studio:
     def _encode(self, text: str) -> list[int]:
         clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
         return list(self.tokenizer(clean)["input_ids"])
+
+
+def _corpus(
+    corpus: Path | str | Sequence[str],
+    labels: Sequence[object] | None,
+    text_column: str,
+    label_column: str | None,
+) -> Corpus:
+    if not isinstance(corpus, str | Path):
+        return CorpusTexts(corpus, labels)
+    if labels is not None:
+        raise ConfigError("Labels go with texts; for a file name its label_column.")
+    return CorpusFile(Path(corpus), text_column, label_column)
 
 
 def available_banks() -> list[str]:

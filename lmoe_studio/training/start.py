@@ -31,7 +31,7 @@ def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
             "architecture; train over its own base model."
         )
     names = tuple(skill.name for skill in config.skills)
-    if config.mode != "router" or config.skill_loss:
+    if config.skill_loss:  # without it a skill needs no expert of its name
         _require_same_experts(config, bank, names)
     keeps = bank.router == config.router
     return ExpertBank(
@@ -83,7 +83,7 @@ def _require_same_experts(config: TrainingConfig, bank: ExpertBank, names: tuple
         if name not in bank.expert_names:
             raise ConfigError(
                 f"skills: bank '{config.bank}' has no expert '{name}'; "
-                f"{did_you_mean(name, bank.expert_names)} Or set skill_loss to 0 in mode 'router'."
+                f"{did_you_mean(name, bank.expert_names)} Or set skill_loss to 0."
             )
     missing = [name for name in bank.expert_names if name not in names]
     if missing and config.mode != "router":

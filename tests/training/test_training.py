@@ -137,6 +137,19 @@ def test_a_router_over_another_banks_experts_may_have_skills_of_other_names(
     run_training(TrainingConfig.parse(values | {"skill_loss": 0}, source="config"), base=base)
 
 
+def test_one_lora_may_learn_all_skills_from_the_batches_of_a_mixture(base, changed, tmp_path):
+    skills = changed().model_dump(mode="json")["skills"]
+    one = changed(skills=skills[:1], mode="experts", router={"kind": "uniform"})
+    save_bank(starting_bank(one, base.identity), tmp_path / "start")
+    options = {"mode": "experts", "bank": str(tmp_path / "start"), "skill_loss": 0, "steps": 12,
+               "router": {"kind": "uniform"}}  # fmt: skip
+    values = changed().model_dump(mode="json", exclude={"rank"}) | options
+    bank = run_training(TrainingConfig.parse(values, source="config"), base=base)
+    assert (bank.expert_names, bank.router_state) == (("vowels",), {})
+    found = bank.training["held_out"]
+    assert all(found["bank"][name] < found["base"][name] for name in ("vowels", "digits"))
+
+
 def test_training_stops_early_and_keeps_the_best(base, changed):
     events = []
     # A learning rate that overshoots: the held-out loss gets worse after a while.
