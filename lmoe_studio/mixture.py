@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from lmoe_studio.config import Composition
 from lmoe_studio.errors import AdapterError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, RankLayout
+from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
+from lmoe_studio.experts.layout import RankLayout, RankWeights
 from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
@@ -137,6 +139,7 @@ class MixtureModel(nn.Module):
         tokens = _token_batch(input_ids, attention_mask, steps, past)
         call = _Call(
             tokens=tokens,
+            composition=self.bank.composition,
             plan=self._compile(plan, tokens),
             pinned=routing_weights,
             outputs={} if record else None,
@@ -149,7 +152,8 @@ class MixtureModel(nn.Module):
             output = self.base(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                position_ids=tokens.positions,
+                # Where nothing is padded the base knows them, and need not look for packed texts.
+                position_ids=None if attention_mask is None else tokens.positions,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
@@ -190,7 +194,7 @@ class MixtureModel(nn.Module):
             module, _, rest = name.rpartition(".base.")
             if module in self.bank_layers:
                 own[f"{module}.{rest}"] = tensor
-            elif name.rpartition(".")[0] not in self.bank_layers:
+            elif not name.endswith((".lora_a", ".lora_b")):
                 own[name] = tensor
         return own
 
@@ -318,6 +322,7 @@ class _Call:
     """One forward pass: its tokens, what to change, and what was seen."""
 
     tokens: TokenBatch
+    composition: Composition
     plan: CompiledPlan | None
     pinned: Tensor | None
     outputs: dict[int, tuple[RouterOutput, Tensor]] | None
@@ -376,27 +381,66 @@ class _BlockMixing:
         self._weights = weights
         self._route = route
         self._site = site
-        self._expanded: dict[RankLayout, Tensor] = {}  # most layers of a block share one layout
+        self._expanded: dict[RankLayout, RankWeights] = {}  # most layers of a block share a layout
+        self._read: dict[SharedInput, _Reading] = {}
 
     def fresh(self) -> "_BlockMixing":
-        """The same weights with nothing expanded yet: a recomputation must repeat every step."""
+        """The same weights with nothing computed yet: a recomputation must repeat every step."""
         return _BlockMixing(self._call, self._weights, self._route, self._site)
 
-    def rank_weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor | None:
+    def mixed(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        mixed = self._part(layer, x)
         if self._route is not None:
-            self._site, weights = self._route(self._call, layer, x)
-            return layer.expand(weights)
-        if layer.layout not in self._expanded:
-            assert self._weights is not None
-            self._expanded[layer.layout] = layer.expand(self._weights)
-        return self._expanded[layer.layout]
-
-    def observe(self, layer: LoRABankLinear, mixed: Tensor) -> None:
+            expanded = layer.layout.expand(self.weights(layer, x), self._call.composition)
+            mixed = layer.layout.mix(mixed, expanded)
         squares = self._call.squares
         if squares is not None:
-            norms = layer.update_norms(mixed)
+            norms = layer.update_norms(mixed).view(*x.shape[:-1], -1)
             seen = squares.get(self._site)
             squares[self._site] = norms if seen is None else seen + norms
+        return mixed
+
+    def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        if self._route is not None:
+            self._site, weights = self._route(self._call, layer, x)
+            return weights
+        assert self._weights is not None
+        return self._weights
+
+    def _part(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        """This layer's part of what is computed once for all readers of `x`.
+
+        Weighted already, unless each layer has weights of its own.
+        """
+        source = layer.source
+        reading = self._read.get(source)
+        if reading is None or reading.x is not x:
+            parts = source.project(x) if self._route else source.mix(x, self._expand)
+            if len(parts) == 1:
+                return parts[0]
+            reading = self._read[source] = _Reading(x, parts, len(parts))
+        reading.left -= 1
+        if not reading.left:
+            del self._read[source]  # so that nothing outlives its last reader
+        return reading.parts[layer.place]
+
+    def _expand(self, layout: RankLayout) -> RankWeights:
+        found = self._expanded.get(layout)
+        if found is None:
+            assert self._weights is not None
+            found = layout.expand(self._weights, self._call.composition)
+            self._expanded[layout] = found
+        return found
+
+
+@dataclass
+class _Reading:
+    """What several bank layers get from the one tensor that they read."""
+
+    x: Tensor
+    parts: tuple[Tensor, ...]
+    left: int
+    """Layers that have not asked yet."""
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
