@@ -7,7 +7,7 @@ a call, so two callers with different plans cannot see each other's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -31,6 +31,11 @@ from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import Router, RouterOutput, RouterSpec, TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
+
+FOLDED = (
+    "A blend is folded into the base model's weights, which no plan can change; unfold it first, "
+    "or leave the plan out."
+)
 
 PlanArgument = RoutingPlan | Sequence[RoutingPlan | None] | None
 """One plan for every row of a batch, or one a row."""
@@ -56,6 +61,14 @@ class RoutingRecord:
     """What was applied."""
     contributions: Float[Tensor, "batch seq site expert"] | None
     """Norm of the update that each expert added, over all linear layers of a site."""
+
+
+@dataclass(frozen=True)
+class FoldedBlend:
+    """A blend that is in the base model's weights for the time being; see `folding.py`."""
+
+    plan: RoutingPlan
+    weights: Float[Tensor, "site expert"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ class MixtureModel(nn.Module):
             hook for index, block in enumerate(blocks) for hook in self._hook(index, block)
         ]
         self.num_layers = len(blocks)
+        self.folded: FoldedBlend | None = None
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
 
     def forward(
@@ -133,22 +147,30 @@ class MixtureModel(nn.Module):
             logits_to_keep: logits for the last n positions only; 0 for all.
 
         Raises:
-            PlanError: the plan does not fit this bank, or there is not one a row.
+            PlanError: the plan does not fit this bank, or there is not one a row; or a blend is
+                folded into the weights, and other weights or contributions are asked for.
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         tokens = _token_batch(input_ids, attention_mask, steps, past)
+        compiled = self._compile(plan, tokens)
+        if self.folded is not None:
+            self._refuse_while_folded(
+                compiled is not None or routing_weights is not None, record and contributions
+            )
+            routing_weights = self.folded.weights.expand(*input_ids.shape, -1, -1)
         call = _Call(
             tokens=tokens,
             composition=self.bank.composition,
-            plan=self._compile(plan, tokens),
+            plan=compiled,
             pinned=routing_weights,
             outputs={} if record else None,
             squares={} if record and contributions else None,
         )
-        if self.bank.router.scope == "shared":
+        is_idle = self.folded is not None and not record  # then nobody needs to know the routing
+        if self.bank.router.scope == "shared" and not is_idle:
             embeddings = self.base.get_input_embeddings()(input_ids)
             call.shared = self.routers[0](embeddings, tokens)
-        with self._calling(call):
+        with nullcontext() if is_idle else self._calling(call):
             output = self.base(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -159,6 +181,10 @@ class MixtureModel(nn.Module):
                 logits_to_keep=logits_to_keep,
             )
         return MixtureOutput(output.logits, output.past_key_values, call.record())
+
+    def layer_of(self, module: str) -> int:
+        """The decoder block that a target module lies in."""
+        return int(self._layer_of[module] or 0)
 
     def detach(self) -> PreTrainedModel:
         """Give the base model back exactly as it came; this object is of no use afterwards."""
@@ -279,11 +305,36 @@ class MixtureModel(nn.Module):
     @contextmanager
     def _calling(self, call: "_Call") -> Iterator[None]:
         self._current.call = call
+        listeners = self._stand_ins_listen() if self.folded else []
         try:
             yield
         finally:
+            for listener in listeners:
+                listener.remove()
             self._current.call = None
             self._current.mixing = None
+
+    def _stand_ins_listen(self) -> list[Any]:
+        """Where bank layers would ask for weights of their own, what stands in for them does."""
+        if self.bank.router.scope != "module":
+            return []
+
+        def ask(layer: LoRABankLinear, _: nn.Module, args: tuple[Any, ...]) -> None:
+            layer.routing_weights(args[0])
+
+        return [
+            self.base.get_submodule(name).register_forward_pre_hook(partial(ask, layer))
+            for name, layer in self.bank_layers.items()
+        ]
+
+    def _refuse_while_folded(self, steers: bool, contributions: bool) -> None:
+        if steers:
+            raise PlanError(FOLDED)
+        if contributions:
+            raise PlanError(
+                "A blend is folded into the base model's weights, where what each expert added "
+                "cannot be told apart; unfold it first, or leave contributions out."
+            )
 
     def _mix(self, call: "_Call", layer: int, hidden: Tensor) -> "_BlockMixing | None":
         if self.bank.router.scope == "module":
@@ -298,7 +349,7 @@ class MixtureModel(nn.Module):
     def _route_module(
         self, call: "_Call", bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
-        layer = int(self._layer_of[bank_layer.name] or 0)
+        layer = self.layer_of(bank_layer.name)
         index = self._site_index[Site(layer, bank_layer.name)]
         router = self.routers[index]
         return index, call.settle(index, layer, router(x, call.tokens), router)

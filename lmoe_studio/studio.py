@@ -1,6 +1,7 @@
 """Studio: holds a loaded L-MoE; the verbs that the interface, the command line and notebooks share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,10 +10,17 @@ import pandas as pd
 
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
 from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
-from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
+from lmoe_studio.errors import (
+    BaseMismatchError,
+    ConfigError,
+    ContextLengthError,
+    PlanError,
+    TextError,
+)
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, shipped_banks
 from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
+from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
@@ -83,7 +91,7 @@ class Studio:
             base.tokenizer,
             self._texts,
             context_length=base.context_length,
-            turn=self._one_at_a_time,
+            turns=self._one_at_a_time,
         )
 
     @classmethod
@@ -203,14 +211,15 @@ class Studio:
         tracer = CorpusTracer(
             self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
         )
-        return tracer.run(
-            texts,
-            Path(out),
-            CorpusOptions(plan, max_tokens, contributions, scores),
-            run=run,
-            on_progress=on_progress,
-            should_stop=should_stop,
-        )
+        with self._live_experts():
+            return tracer.run(
+                texts,
+                Path(out),
+                CorpusOptions(plan, max_tokens, contributions, scores),
+                run=run,
+                on_progress=on_progress,
+                should_stop=should_stop,
+            )
 
     def evaluate(
         self,
@@ -251,9 +260,10 @@ class Studio:
         evaluator = CorpusEvaluator(
             self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
         )
-        return evaluator.run(
-            texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
-        )
+        with self._live_experts():
+            return evaluator.run(
+                texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
+            )
 
     def bank_geometry(self) -> BankGeometry:
         """How large the experts' updates are and how alike, module by module."""
@@ -272,7 +282,7 @@ class Studio:
             TextError, ContextLengthError, PlanError: as in `trace`.
         """
         ids = self._read(text, None)
-        with self._one_at_a_time:
+        with self._live_experts(), self._one_at_a_time:
             return composition_gap(
                 self.model, ids, plan=plan and settle_prompt(plan, self._texts, ids)
             )
@@ -408,10 +418,52 @@ class Studio:
             ConfigError: a weight or the rank is out of range.
             StorageError: the folder exists or cannot be written.
         """
-        with self._one_at_a_time:
+        with self._live_experts(), self._one_at_a_time:
             return merge_and_check(
                 self.model, self.tokenizer, blend, Path(out), rank=rank, full=full
             )
+
+    @contextmanager
+    def fold(self, plan: RoutingPlan) -> Iterator[None]:
+        """Put a fixed blend into the base model's weights, so that it runs at the base's speed.
+
+            with studio.fold(lmoe.RoutingPlan([lmoe.Override.blend({"sql": 0.6, "math": 0.4})])):
+                studio.generate("Count the users.")
+
+        Inside, `trace`, `generate` and `stream` take no plan of their own; a trace shows the blend
+        as the weights applied and this plan as its plan, and beside them what the routers would
+        have said. Afterwards the base model's weights are what they were, to the last bit: they are
+        never written to. Meanwhile there is a second copy of those that the experts change.
+
+        Args:
+            plan: must fix the weights of all tokens in every layer, as for `merge`.
+
+        Raises:
+            PlanError: the plan does not fit this bank or leaves weights to the router, the base is
+                quantised, a blend is folded already, or a text or corpus is not finished.
+        """
+        folding = folded(self.model, plan)
+        with self._one_at_a_time:
+            folding.__enter__()
+            if self._one_at_a_time.calls:
+                folding.__exit__(None, None, None)
+                raise PlanError(
+                    "A text is being written, or a corpus read; a blend can be folded into the "
+                    "weights between calls only: wait for their end, or close the stream."
+                )
+        try:
+            yield
+        finally:
+            with self._one_at_a_time:
+                folding.__exit__(None, None, None)
+
+    @contextmanager
+    def _live_experts(self) -> Iterator[None]:
+        """A call, perhaps of several turns, that needs the experts beside the weights."""
+        with self._one_at_a_time.call():
+            if self.model.folded is not None:
+                raise PlanError("A blend is folded into the base model's weights; unfold it first.")
+            yield
 
     @property
     def card(self) -> BankCard:
