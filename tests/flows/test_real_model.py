@@ -9,7 +9,8 @@ from peft import PeftModel
 
 from analysis import routing_frame, specialisation
 from lmoe_studio.base_models import load_base
-from lmoe_studio.experts.files import find_bank, load_bank
+from lmoe_studio.experts.files import load_bank
+from lmoe_studio.experts.places import find_bank
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import Studio
