@@ -117,9 +117,9 @@ class Worker:
         return False
 
     def _train(self) -> None:
-        if self.store.has_event(self.id, Finished):
-            return  # killed when all was done but the last note
         config = TrainingConfig.read(config_file(self.folder))
+        if self.store.has_event(self.id, Finished) and config.out.is_dir():
+            return  # killed when all was done but the last note
         from lmoe_studio.training.run import run_training
 
         run_training(

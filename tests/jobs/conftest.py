@@ -2,7 +2,7 @@
 
 import json
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
@@ -40,12 +40,13 @@ def jobs(home):
 
 @pytest.fixture
 def busy(home):
-    """Holds the lock of the one training, so that workers wait and need no torch."""
+    """Holds the lock of the one training, so that workers wait and need no torch, until closed."""
     home.mkdir(parents=True)
     lock = FileLock.take(home / "training.lock")
     assert lock is not None
-    with lock:
-        yield lock
+    with ExitStack() as turn:
+        turn.enter_context(lock)
+        yield turn
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +65,10 @@ def config(tiny_base_folder, tmp_path):
 @pytest.fixture(scope="session")
 def undisturbed(tiny_base_folder, tmp_path_factory):
     """Events and bank of the same training without jobs, in this process."""
-    events, threads = [], torch.get_num_threads()
+    events = []
     torch.set_num_threads(1)
     config = tiny_config(tiny_base_folder, tmp_path_factory.mktemp("run"))
     run_training(config, events.append)
-    torch.set_num_threads(threads)
     return events, load_bank(config.out)
 
 
