@@ -70,14 +70,14 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
 
     for row in (MIXTURES[0], *LORAS):
         do(row, 0, "router")
-    lora, mixture = study.best(LORAS), MIXTURES[0]
+    lora, mixture = study.best(LORAS) or LORAS[0], MIXTURES[0]
     do(mixture, 0, "base")
     for seed in (1, 2):
         do(lora, seed, "router")
         do(mixture, seed, "router")
     for row in PER_SKILL:
         do(row, 0, "own")
-    alone = study.best(PER_SKILL, "own")
+    alone = study.best(PER_SKILL, "own") or PER_SKILL[0]
     do(FACTOR, 0, "router")
     do(mixture, 0, "plans", "own")
     do(alone, 0, "router", "arrow", "plans")
@@ -86,7 +86,7 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
         do(row, 0, "router")
     for row in MIXTURES:
         do(row, 0, "router")
-    mixture = study.best(MIXTURES)
+    mixture = study.best(MIXTURES) or MIXTURES[0]
     for seed in (0, 1, 2):
         do(mixture, seed, "router", "own")
         do(FACTOR, seed, "router")
@@ -100,7 +100,7 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
 def work_demo(studies: dict[str, Study], only: tuple[str, ...]) -> None:
     """One LoRA at the demo bank's full size, with the setting that is best at the small one."""
     study = studies["demo"]
-    lora = studies["small"].best(LORAS)
+    lora = studies["small"].best(LORAS) or LORAS[0]
     for row, measures in ((SHIPPED, ("base", "router")), (lora, ("router",))):
         if row.name.startswith(only):
             study.train(row, 0)
