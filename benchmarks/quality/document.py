@@ -127,27 +127,37 @@ class Results:
         return self.line("L-MoE `output`", self.values["chosen"]["mixture"], "router", "test")
 
     @property
+    def recipe(self) -> Line | None:
+        """The L-MoE with the demo bank's settings, which the ablations change."""
+        return self.line("L-MoE `output`, demo recipe", RECIPE, "router", "test")
+
+    @property
     def factor(self) -> Line | None:
-        return self.line("L-MoE `factor`", "factor", "router", "test")
+        return self.line("L-MoE `factor`, demo recipe", "factor", "router", "test")
+
+    @property
+    def dissected(self) -> str:
+        """The L-MoE row whose experts were run one by one: the chosen one once it was."""
+        chosen = self.values["chosen"]["mixture"] or RECIPE
+        return chosen if self.line("", chosen, "plans", "uniform") else RECIPE
 
     @property
     def oracle(self) -> Line | None:
         """The L-MoE's experts, the best one for each token."""
         return self.line(
-            "L-MoE, best expert for each token",
-            self.values["chosen"]["mixture"],
-            "plans",
-            "best_per_token",
+            "L-MoE, best expert for each token", self.dissected, "plans", "best_per_token"
         )
 
     def lines(self) -> list[Line]:
         """The main table, as far as it is measured."""
-        mixture, alone = self.values["chosen"]["mixture"], self.values["chosen"]["per skill"]
+        mixture, alone = self.dissected, self.values["chosen"]["per skill"]
+        is_recipe = self.values["chosen"]["mixture"] == RECIPE
         lines = [
             self.base,
             self.lora,
             self.line("the demo bank", "shipped", "router", "test"),
             self.mixture,
+            None if is_recipe else self.recipe,
             self.factor,
             self.line("per-skill LoRAs, uniform weights", alone, "router", "test"),
             self.line("per-skill LoRAs, Arrow router", alone, "arrow", "test"),
@@ -179,12 +189,19 @@ def answers(results: Results) -> list[str]:
             f"steps L-MoE `output` is {gap.than(f'one LoRA of rank {results.rank}')}, mean over "
             "the skills."
         )
+        if results.recipe and results.values["chosen"]["mixture"] != RECIPE:
+            gap = Difference.of(results.recipe, lora)
+            said[-1] += f" With the demo bank's settings it is {gap.than('the LoRA')}."
         said.append(_when(results, mixture, lora))
-    if results.factor and mixture:
-        gap = Difference.of(results.factor, mixture)
-        said.append(f"**Does the composition matter?** `factor` is {gap.than('`output`')}.")
-    if results.oracle and mixture and results.base:
-        said.append(_how_far(results.oracle, mixture, results.base))
+    if results.factor and results.recipe:
+        gap = Difference.of(results.factor, results.recipe)
+        said.append(
+            "**Does the composition matter?** With the demo bank's settings `factor` is "
+            f"{gap.than('`output`')}."
+        )
+    dissected = results.line("", results.dissected, "router", "test")
+    if results.oracle and dissected and results.base:
+        said.append(_how_far(results.oracle, dissected, results.base))
     said.append(_apart(results))
     return [text for text in said if text]
 
@@ -216,7 +233,7 @@ def _listed(gaps: dict[str, Difference]) -> str:
 def _how_far(oracle: Line, mixture: Line, base: Line) -> str:
     regret = Difference.of(mixture, oracle)
     seeds = [seed for seed in mixture.seeds if seed in oracle.seeds]
-    start = mean(base.means.values())  # the base model has no seed
+    start = mean(base.means.values())
     shares = [(start - mixture.means[seed]) / (start - oracle.means[seed]) for seed in seeds]
     return (
         f"**How far is it from the oracle?** The router is "
@@ -326,7 +343,9 @@ def document(scales: dict[str, Values]) -> str:
     parts = [_HEAD]
     if "small" in scales:
         small = Results(scales["small"])
-        parts += [_scale(small), "## The answer", *answers(small), "## The table", _TABLE]
+        parts += [_scale(small), "## The answer", *answers(small), "## The table"]
+        title = small.rows.get(small.dissected, {}).get("title", "of the demo bank's recipe")
+        parts += [_TABLE.format(dissected=title)]
         parts += [main_table(small), "## Routing", _ROUTING, routing_table(small)]
         parts += ["## Settings tried", _TRIED, tried_table(small)]
     if "demo" in scales:
@@ -377,8 +396,9 @@ with SmolLM2-135M-Instruct as the base. This page is written by `python -m bench
 [the numbers](../benchmarks/results/quality-cpu.json); nothing in it is typed by hand."""
 _TABLE = """Mean ± standard deviation over the seeds. A seed draws the texts, their order and the initial
 weights anew, for all rows alike, and moves all rows together: where rows have other seeds, compare
-them by the last column but one, which takes the difference seed by seed. Rows with a choice made in hindsight (best for each text, for each
-token) or with the skill known are marks to compare with, not ways to run a model."""
+them by the last column but one, which takes the difference seed by seed. Rows with a choice made in
+hindsight (best for each text, for each token) or with the skill known are marks to compare with, not ways to run a model. Marks of the L-MoE
+are those of the row {dissected}."""
 _ROUTING = """Mutual information of skill and expert in the upper half of the layers (at most 3 bits), and the
 same with shuffled labels; how many experts the weights of one token, and of all tokens together,
 amount to; lights of `gate_health` and dead experts, over all seeds and layers. Ablations change one

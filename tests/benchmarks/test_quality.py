@@ -70,6 +70,21 @@ def test_two_that_are_level_are_said_to_be():
     assert "is level with one LoRA of rank 32 (by seed -0.000, +0.000, +0.000" in said
 
 
+def test_another_choice_than_the_recipe_is_compared_beside_it():
+    values = scale(factor=row("mixture", 2.75))
+    values["rows"][MIXTURES[1].name] = row("mixture", 2.69)
+    values["chosen"]["mixture"] = MIXTURES[1].name
+    results = Results(values)
+    said = "\n".join(answers(results))
+    assert "is 0.110 nats a token lower than one LoRA of rank 32 (one seed" in said
+    assert "With the demo bank's settings it is 0.100 nats a token lower" in said
+    assert "`factor` is 0.050 nats a token higher than `output`" in said  # of the recipe
+    assert "the router has 60%" in said  # of the recipe, whose experts were run one by one
+    assert [line.title for line in results.lines()][2:4] == [
+        "L-MoE `output`", "L-MoE `output`, demo recipe",
+    ]  # fmt: skip
+
+
 def test_one_seed_says_nothing_of_noise():
     said = "\n".join(answers(Results(scale(lora=(2.8,)))))
     assert "one seed, which says nothing of noise" in said
