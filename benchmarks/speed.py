@@ -1,0 +1,163 @@
+"""L-MoE side by side with PEFT's LoRA, X-LoRA and Arrow: time and memory, as ratios.
+
+    python -m benchmarks.speed --json out.json --markdown docs/speed.md
+    python -m benchmarks.speed --device cuda --shape llama-8b --json out.json
+    python -m benchmarks.speed --only decode,forward/1x256
+    python -m benchmarks.speed --check benchmarks/results/speed-cpu.json
+
+`docs/speed.md` says what is measured, and how. With `--check` a few of our ratios are measured
+again; the exit status is 1 if one has become worse, see `regressions.py`.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.bases import SHAPES
+from benchmarks.measure import Effort, Spread, interleave, ratios
+from benchmarks.memory import memory_of
+from benchmarks.regressions import regressions
+from benchmarks.report import Figures, Machine, Report, RowReport, Unit
+from benchmarks.rows import BASE, OURS, Entry, Row, memory_rows, rows_of
+from benchmarks.tables import page, row_table
+from benchmarks.variants import Variants
+
+CHECKED = ("forward/1x256", "decode", "train")
+"""What `--check` measures unless told otherwise."""
+
+
+def main() -> None:
+    """Measure, and write or compare."""
+    options = _options()
+    random.seed(0)
+    effort = Effort(options.rounds, options.seconds)
+    if options.check:
+        committed = Report.read(options.check)
+        torch.set_num_threads(options.threads or committed.machine.threads)
+        sys.exit(check(committed, options.only or CHECKED, effort))
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    report = measure(options.shape, options.device, options.only, effort)
+    if options.json:
+        options.json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(page([report]), encoding="utf-8")
+
+
+def measure(shape: str, device: str, only: list[str] | None, effort: Effort) -> Report:
+    """Measure the rows wanted, printing each as soon as it is done."""
+    variants = Variants(shape, device)
+    rows = {}
+    for row in rows_of(shape):
+        if row.among(only):
+            rows[row.key] = time_row(row, variants, effort)
+            print(row_table(rows[row.key]), flush=True)
+    variants.forget()
+    for key, row in memory_rows(rows_of(shape)).items():
+        if only is None or key in only or "memory" in only:
+            for part, found in weigh_row(row, variants):
+                rows[key + part] = found
+                print(row_table(found), flush=True)
+    return Report(
+        machine=Machine.here(device),
+        shape=shape,
+        device=device,
+        dtype=str(variants.dtype).removeprefix("torch."),
+        experts=variants.shape.experts,
+        rank=variants.shape.rank,
+        rows=rows,
+    )
+
+
+def time_row(row: Row, variants: Variants, effort: Effort, *, only_ours: bool = False) -> RowReport:
+    """Time the cases of a row: all, or only ours and those that they are held against."""
+    variants.keep_for(row.group)
+    entries = row.entries(variants)
+    if only_ours:
+        ours = {name: entry for name, entry in entries.items() if name.startswith(OURS)}
+        references = {entry.against for entry in ours.values()}
+        entries = {n: entry for n, entry in entries.items() if n in ours or n in references}
+    cases = {name: entry.build() for name, entry in entries.items()}
+    times = interleave(cases, effort, variants.device)
+    return _row_report(row.title, "s", entries, times)
+
+
+def weigh_row(row: Row, variants: Variants) -> Iterator[tuple[str, RowReport]]:
+    """Memory of the cases of a row: the most of the process, and what it had added by then."""
+    entries = row.entries(variants)
+    found = {name: memory_of(variants.name, variants.device, row.key, name) for name in entries}
+    peak = {name: [memory.peak] for name, memory in found.items()}
+    added = {name: [memory.added] for name, memory in found.items()}
+    yield "", _row_report(f"peak, {row.title}", "B", entries, peak)
+    yield "/added", _row_report(f"of which while running, {row.title}", "B", entries, added)
+
+
+def _row_report(
+    title: str,
+    unit: Unit,
+    entries: Mapping[str, Entry],
+    values: Mapping[str, Sequence[float]],
+) -> RowReport:
+    cases = {
+        name: Figures(
+            value=Spread.of(values[name]),
+            against=entry.against,
+            ratio=ratios(values[name], values[entry.against]),
+            to_base=ratios(values[name], values[BASE]) if BASE in values else None,
+        )
+        for name, entry in entries.items()
+    }
+    return RowReport(title=title, unit=unit, rounds=len(next(iter(values.values()))), cases=cases)
+
+
+def check(committed: Report, only: Sequence[str], effort: Effort) -> int:
+    """Measure our ratios again and print what has become worse; gives the exit status."""
+    here = Machine.here(committed.device)
+    if (here.cpu, here.gpu) != (committed.machine.cpu, committed.machine.gpu):
+        print(f"The ratios of before are from another machine: {committed.machine}.")
+    variants = Variants(committed.shape, committed.device)
+    worse: list[str] = []
+    for row in rows_of(committed.shape):
+        if row.among(only) and row.key in committed.rows:
+            worse += _check_row(row, committed.rows[row.key], variants, effort)
+    for sentence in worse:
+        print(sentence, file=sys.stderr)
+    return 1 if worse else 0
+
+
+def _check_row(row: Row, before: RowReport, variants: Variants, effort: Effort) -> list[str]:
+    """What is worse in a row; a suspicion counts if a second measurement shares it."""
+    suspected = None
+    for _ in range(2):
+        now = time_row(row, variants, effort, only_ours=True)
+        print(row_table(now), flush=True)
+        found = regressions(now, before)
+        suspected = {n: s for n, s in found.items() if suspected is None or n in suspected}
+        if not suspected:
+            return []
+    return list((suspected or {}).values())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--markdown", type=Path, help="write the page of this run here")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--shape", choices=list(SHAPES), default="smollm2-135m")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help="groups or rows, as forward,decode"
+    )
+    parser.add_argument("--threads", type=int, help="of the CPU; 1 counts processor time")
+    parser.add_argument("--rounds", type=int, default=15, help="the most of a row")
+    parser.add_argument("--seconds", type=float, default=60, help="about how long a row may take")
+    parser.add_argument("--check", type=Path, help="compare with these figures instead")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
