@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.measure import Spread
 from lmoe_studio.config import Config
+from lmoe_studio.errors import ConfigError
 
 Unit = Literal["s", "B"]
 """Seconds or bytes."""
@@ -73,6 +74,23 @@ class Report(Config):
     experts: int
     rank: int
     rows: dict[str, RowReport]
+
+    def updated(self, earlier: Self) -> Self:
+        """These rows, and those of an earlier run that are not among them.
+
+        Raises:
+            ConfigError: the earlier run was of something else, or on another machine.
+        """
+        for part in ("machine", "shape", "device", "dtype", "experts", "rank"):
+            mine, theirs = getattr(self, part), getattr(earlier, part)
+            if part == "machine":
+                theirs = theirs.model_copy(update={"date": mine.date})
+            if mine != theirs:
+                raise ConfigError(
+                    f"These rows are of {mine} and those written before of {theirs}; rows of one "
+                    "file belong together: write another file."
+                )
+        return self.model_copy(update={"rows": earlier.rows | self.rows})
 
     def group(self, name: str) -> dict[str, RowReport]:
         """The rows of a group, by key."""

@@ -42,6 +42,8 @@ def main() -> None:
     torch.set_num_threads(options.threads or torch.get_num_threads())
     report = measure(options.shape, options.device, options.only, effort)
     if options.json:
+        if options.only and options.json.exists():
+            report = report.updated(Report.read(options.json))
         options.json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(page([report]), encoding="utf-8")
@@ -145,7 +147,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--json", type=Path, help="write the figures here; with --only, beside those that are there"
+    )
     parser.add_argument("--markdown", type=Path, help="write the page of this run here")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm2-135m")

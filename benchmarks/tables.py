@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.bars import bars
+from benchmarks.cases import BATCH, NEW_TOKENS, SEQUENCE, UNCACHED_TOKENS, WRITTEN
 from benchmarks.measure import Spread
 from benchmarks.report import Figures, Report, RowReport
-from benchmarks.rows import BATCH, NEW_TOKENS, SEQUENCE, UNCACHED_TOKENS, WRITTEN
 
 _INTRODUCTION = """\
 # Speed

@@ -11,6 +11,7 @@ from benchmarks.memory import memory_of
 from benchmarks.report import Report
 from benchmarks.speed import main
 from benchmarks.tables import page
+from lmoe_studio.errors import ConfigError
 
 QUICK = ("--shape", "tiny", "--rounds", 3)
 
@@ -81,6 +82,23 @@ def test_a_check_passes_when_a_ratio_was_far_higher_before(report, tmp_path, cap
     out, err = capsys.readouterr()
     assert err == ""
     assert "PEFT X-LoRA" not in out  # only ours, and what they are held against
+
+
+def test_rows_measured_later_join_those_of_the_same_machine(report, tmp_path):
+    path = tmp_path / "speed.json"
+    path.write_text(report.read_text())
+    before = Report.read(path)
+    assert run(*QUICK, "--only", "forward/1x64", "--json", path) == 0
+    after = Report.read(path)
+    assert set(after.rows) == {"decode", "trace", "forward/1x64"}
+    assert after.rows["decode"] == before.rows["decode"]
+
+
+def test_rows_of_another_machine_do_not(report):
+    here = Report.read(report)
+    there = here.model_copy(update={"machine": here.machine.model_copy(update={"threads": 7})})
+    with pytest.raises(ConfigError, match="write another file"):
+        here.updated(there)
 
 
 @pytest.mark.slow
