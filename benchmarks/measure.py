@@ -16,8 +16,6 @@ import torch
 
 from lmoe_studio.config import Config
 
-LEAST_ROUNDS = 3
-
 
 class Spread(Config):
     """A median and the quartiles around it."""
@@ -56,7 +54,9 @@ class Effort:
     rounds: int
     """The most."""
     seconds: float
-    """About how long all rounds of one comparison may take; at least three are made."""
+    """About how long all rounds of one comparison may take, by the clock that times them."""
+    least: int = 3
+    """Rounds that are made however long they take."""
 
 
 def interleave(
@@ -70,7 +70,7 @@ def interleave(
     seconds = _round(cases, device, times)
     if seconds < effort.seconds / 2:
         seconds = _round(cases, device, times)
-    rounds = min(effort.rounds, max(LEAST_ROUNDS, int(effort.seconds / seconds)))
+    rounds = min(effort.rounds, max(effort.least, int(effort.seconds / seconds)))
     for values in times.values():
         values.clear()
     for _ in range(rounds):
@@ -97,7 +97,7 @@ def _round(
 ) -> float:
     """One timing of each case; gives the seconds that all took, preparation included."""
     now = clock_for(device)
-    started = time.perf_counter()
+    started = now()
     for name in random.sample(list(cases), len(cases)):
         case = cases[name]
         state = case.prepare()
@@ -106,7 +106,7 @@ def _round(
         case.run(state)
         _wait(device)
         times[name].append((now() - start) / case.units)
-    return time.perf_counter() - started
+    return now() - started
 
 
 def _wait(device: torch.device | str) -> None:

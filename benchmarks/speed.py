@@ -26,7 +26,7 @@ from benchmarks.rows import BASE, OURS, Entry, Row, memory_rows, rows_of
 from benchmarks.tables import page, row_table
 from benchmarks.variants import Variants
 
-CHECKED = ("forward/1x256", "decode", "train")
+CHECKED = ("forward/1x256", "decode")
 """What `--check` measures unless told otherwise."""
 
 
@@ -34,11 +34,12 @@ def main() -> None:
     """Measure, and write or compare."""
     options = _options()
     random.seed(0)
-    effort = Effort(options.rounds, options.seconds)
     if options.check:
         committed = Report.read(options.check)
         torch.set_num_threads(options.threads or committed.machine.threads)
+        effort = Effort(options.rounds, options.seconds, least=5)
         sys.exit(check(committed, options.only or CHECKED, effort))
+    effort = Effort(options.rounds, options.seconds)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     report = measure(options.shape, options.device, options.only, effort)
     if options.json:

@@ -8,6 +8,13 @@ import pytest
 from benchmarks.measure import Case, Effort, Spread, interleave, ratios
 
 
+def work(seconds: float) -> None:
+    """Keep the processor busy."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def test_each_round_times_every_case_once_after_two_rounds_of_warm_up():
     ran = []
     cases = {name: Case(lambda _, name=name: ran.append(name)) for name in "abc"}
@@ -28,7 +35,7 @@ def test_the_order_is_drawn_anew_each_round():
 
 def test_preparing_is_not_timed_and_its_result_is_handed_over():
     def prepare():
-        time.sleep(0.05)
+        work(0.05)
         return "ready"
 
     seen = []
@@ -38,13 +45,13 @@ def test_preparing_is_not_timed_and_its_result_is_handed_over():
 
 
 def test_slow_rounds_are_fewer_but_at_least_three():
-    case = Case(lambda _: time.sleep(0.02))
+    case = Case(lambda _: work(0.02))
     assert len(interleave({"a": case}, Effort(rounds=50, seconds=0.001))["a"]) == 3
     assert 3 <= len(interleave({"a": case}, Effort(rounds=50, seconds=0.2))["a"]) <= 10
 
 
 def test_times_are_for_one_unit():
-    slow = Case(lambda _: time.sleep(0.1), units=10)
+    slow = Case(lambda _: work(0.1), units=10)
     assert min(interleave({"a": slow}, Effort(rounds=3, seconds=1))["a"]) < 0.1
 
 
