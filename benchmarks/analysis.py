@@ -27,7 +27,7 @@ from analysis import (
     routing_frame,
     specialisation,
 )
-from benchmarks.measure import Case, Effort, Spread, interleave, ratios
+from benchmarks.speed.measure import Case, Effort, Spread, interleave, ratios
 from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusTracer
 from lmoe_studio.tracing.corpus_files import CorpusTexts

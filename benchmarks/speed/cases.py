@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Case
+from benchmarks.speed.measure import Case
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import SkillConfig, TrainingConfig

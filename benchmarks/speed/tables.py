@@ -1,16 +1,16 @@
 """Reports as text: a row for the terminal, and the page docs/speed.md.
 
-python -m benchmarks.tables docs/speed.md benchmarks/results/*.json
+python -m benchmarks.speed.tables docs/speed.md benchmarks/results/*.json
 """
 
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.bars import bars
-from benchmarks.cases import BATCH, NEW_TOKENS, SEQUENCE, UNCACHED_TOKENS, WRITTEN
-from benchmarks.measure import Spread
-from benchmarks.report import Figures, Report, RowReport
+from benchmarks.speed.bars import bars
+from benchmarks.speed.cases import BATCH, NEW_TOKENS, SEQUENCE, UNCACHED_TOKENS, WRITTEN
+from benchmarks.speed.measure import Spread
+from benchmarks.speed.report import Figures, Report, RowReport
 
 _INTRODUCTION = """\
 # Speed
@@ -36,7 +36,7 @@ make bench-check                                                      # has a ra
 ```
 
 `make bench-check` measures our ratios of a few rows again and exits with 1 if one has grown by a
-tenth, beyond the spread of the two measurements (`benchmarks/regressions.py` has the rule). A row
+tenth, beyond the spread of the two measurements (`benchmarks/speed/regressions.py` has the rule). A row
 that looks worse is measured twice before it counts. Absolute times are not compared.
 """
 _GROUPS = {

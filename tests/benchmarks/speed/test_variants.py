@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from benchmarks.bases import twin
-from benchmarks.rows import BASE, rows_of
-from benchmarks.variants import Variants
+from benchmarks.speed.bases import twin
+from benchmarks.speed.rows import BASE, rows_of
+from benchmarks.speed.variants import Variants
 
 
 @pytest.fixture(scope="module")

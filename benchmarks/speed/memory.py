@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rows import rows_of
-from benchmarks.variants import Variants
+from benchmarks.speed.rows import rows_of
+from benchmarks.speed.variants import Variants
 
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = Path("/proc/self/clear_refs"), "5"  # proc(5)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Spread
-from benchmarks.memory import memory_of
-from benchmarks.report import Report
-from benchmarks.speed import main
-from benchmarks.tables import page
+from benchmarks.speed.__main__ import main
+from benchmarks.speed.measure import Spread
+from benchmarks.speed.memory import memory_of
+from benchmarks.speed.report import Report
+from benchmarks.speed.tables import page
 from lmoe_studio.errors import ConfigError
 
 QUICK = ("--shape", "tiny", "--rounds", 3)

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bases import SHAPES
-from benchmarks.measure import Effort, Spread, interleave, ratios
-from benchmarks.memory import memory_of
-from benchmarks.regressions import regressions
-from benchmarks.report import Figures, Machine, Report, RowReport, Unit
-from benchmarks.rows import BASE, OURS, Entry, Row, memory_rows, rows_of
-from benchmarks.tables import page, row_table
-from benchmarks.variants import Variants
+from benchmarks.speed.bases import SHAPES
+from benchmarks.speed.measure import Effort, Spread, interleave, ratios
+from benchmarks.speed.memory import memory_of
+from benchmarks.speed.regressions import regressions
+from benchmarks.speed.report import Figures, Machine, Report, RowReport, Unit
+from benchmarks.speed.rows import BASE, OURS, Entry, Row, memory_rows, rows_of
+from benchmarks.speed.tables import page, row_table
+from benchmarks.speed.variants import Variants
 
 CHECKED = ("forward/1x256", "decode")
 """What `--check` measures unless told otherwise."""

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 import torch
 
-from benchmarks.measure import Spread
+from benchmarks.speed.measure import Spread
 from lmoe_studio.config import Config
 from lmoe_studio.errors import ConfigError
 

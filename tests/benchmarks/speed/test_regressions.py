@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from benchmarks.measure import Spread
-from benchmarks.regressions import regressions
-from benchmarks.report import Figures, RowReport
+from benchmarks.speed.measure import Spread
+from benchmarks.speed.regressions import regressions
+from benchmarks.speed.report import Figures, RowReport
 
 LORA = "PEFT LoRA, rank 64"
 

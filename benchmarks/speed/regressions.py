@@ -11,7 +11,7 @@ median over rounds moves by a percent or two from run to run. A case is reported
 What is reported is measured once more, and counts only if it is reported again.
 """
 
-from benchmarks.report import RowReport
+from benchmarks.speed.report import RowReport
 
 GROWTH = 1.1
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.bases import SHAPES, WORD
-from benchmarks.cases import (
+from benchmarks.speed.bases import SHAPES, WORD
+from benchmarks.speed.cases import (
     BATCH,
     PROMPT,
     SEQUENCE,
@@ -23,8 +23,8 @@ from benchmarks.cases import (
     training,
     training_batch,
 )
-from benchmarks.measure import Case
-from benchmarks.variants import Variants
+from benchmarks.speed.measure import Case
+from benchmarks.speed.variants import Variants
 from lmoe_studio.config import Composition
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span

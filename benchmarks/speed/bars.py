@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.report import Report, RowReport
-from benchmarks.rows import OURS
+from benchmarks.speed.report import Report, RowReport
+from benchmarks.speed.rows import OURS
 
 _YES, _NEARLY, _NO = "yes", "within the spread", "**no**"
 _PEERS = ("PEFT X-LoRA", "PEFT Arrow")

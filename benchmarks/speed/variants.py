@@ -23,7 +23,7 @@ from peft import (
 )
 from torch import nn
 
-from benchmarks.bases import SHAPES, load_shape, twin
+from benchmarks.speed.bases import SHAPES, load_shape, twin
 from lmoe_studio.base_models import BaseModel
 from lmoe_studio.config import Composition
 from lmoe_studio.experts.bank import Expert, ExpertBank

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.measure import Case, Effort, Spread, interleave, ratios
+from benchmarks.speed.measure import Case, Effort, Spread, interleave, ratios
 
 
 def work(seconds: float) -> None:
