@@ -12,7 +12,7 @@ again; the exit status is 1 if one has become worse, see `regressions.py`.
 import argparse
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,9 +22,10 @@ from benchmarks.speed.measure import Effort, Spread, interleave, ratios
 from benchmarks.speed.memory import memory_of
 from benchmarks.speed.regressions import regressions
 from benchmarks.speed.report import Figures, Machine, Report, RowReport, Unit
-from benchmarks.speed.rows import BASE, OURS, Entry, Row, memory_rows, rows_of
+from benchmarks.speed.rows import BASE, OURS, Entries, Row, rows_of
 from benchmarks.speed.tables import page, row_table
 from benchmarks.speed.variants import Variants
+from lmoe_studio.errors import LMoEError
 
 CHECKED = ("forward/1x256", "decode")
 """What `--check` measures unless told otherwise."""
@@ -35,10 +36,9 @@ def main() -> None:
     options = _options()
     random.seed(0)
     if options.check:
-        committed = Report.read(options.check)
-        torch.set_num_threads(options.threads or committed.machine.threads)
+        torch.set_num_threads(options.threads or options.check.machine.threads)
         effort = Effort(options.rounds, options.seconds, least=5)
-        sys.exit(check(committed, options.only or CHECKED, effort))
+        sys.exit(check(options.check, options.only or CHECKED, effort))
     effort = Effort(options.rounds, options.seconds)
     torch.set_num_threads(options.threads or torch.get_num_threads())
     report = measure(options.shape, options.device, options.only, effort)
@@ -50,20 +50,13 @@ def main() -> None:
         options.markdown.write_text(page([report]), encoding="utf-8")
 
 
-def measure(shape: str, device: str, only: list[str] | None, effort: Effort) -> Report:
+def measure(shape: str, device: str, only: Sequence[str] | None, effort: Effort) -> Report:
     """Measure the rows wanted, printing each as soon as it is done."""
     variants = Variants(shape, device)
-    rows = {}
+    found: dict[str, RowReport] = {}
     for row in rows_of(shape):
         if row.among(only):
-            rows[row.key] = time_row(row, variants, effort)
-            print(row_table(rows[row.key]), flush=True)
-    variants.forget()
-    for key, row in memory_rows(rows_of(shape)).items():
-        if only is None or key in only or "memory" in only:
-            for part, found in weigh_row(row, variants):
-                rows[key + part] = found
-                print(row_table(found), flush=True)
+            found |= measure_row(row, variants, effort)
     return Report(
         machine=Machine.here(device),
         shape=shape,
@@ -71,37 +64,47 @@ def measure(shape: str, device: str, only: list[str] | None, effort: Effort) -> 
         dtype=str(variants.dtype).removeprefix("torch."),
         experts=variants.shape.experts,
         rank=variants.shape.rank,
-        rows=rows,
+        rows=found,
     )
 
 
-def time_row(row: Row, variants: Variants, effort: Effort, *, only_ours: bool = False) -> RowReport:
-    """Time the cases of a row: all, or only ours and those that they are held against."""
+def measure_row(
+    row: Row, variants: Variants, effort: Effort, *, only_ours: bool = False
+) -> dict[str, RowReport]:
+    """Measure the cases of a row, or only ours and those that they are held against."""
     variants.keep_for(row.group)
     entries = row.entries(variants)
     if only_ours:
         ours = {name: entry for name, entry in entries.items() if name.startswith(OURS)}
         references = {entry.against for entry in ours.values()}
         entries = {n: entry for n, entry in entries.items() if n in ours or n in references}
+    found = _weigh(row, variants, entries) if row.weighed else _time(row, variants, entries, effort)
+    for one in found.values():
+        print(row_table(one), flush=True)
+    return found
+
+
+def _time(row: Row, variants: Variants, entries: Entries, effort: Effort) -> dict[str, RowReport]:
     cases = {name: entry.build() for name, entry in entries.items()}
     times = interleave(cases, effort, variants.device)
-    return _row_report(row.title, "s", entries, times)
+    return {row.key: _row_report(row.title, "s", entries, times)}
 
 
-def weigh_row(row: Row, variants: Variants) -> Iterator[tuple[str, RowReport]]:
-    """Memory of the cases of a row: the most of the process, and what it had added by then."""
-    entries = row.entries(variants)
+def _weigh(row: Row, variants: Variants, entries: Entries) -> dict[str, RowReport]:
+    """The most memory of each case's process, and what it had added by then."""
     found = {name: memory_of(variants.name, variants.device, row.key, name) for name in entries}
     peak = {name: [memory.peak] for name, memory in found.items()}
     added = {name: [memory.added] for name, memory in found.items()}
-    yield "", _row_report(f"peak, {row.title}", "B", entries, peak)
-    yield "/added", _row_report(f"of which while running, {row.title}", "B", entries, added)
+    return {
+        row.key: _row_report(f"peak, {row.title}", "B", entries, peak),
+        f"{row.key}/added": _row_report(f"while running, {row.title}", "B", entries, added),
+    }
 
 
 def _row_report(
     title: str,
     unit: Unit,
-    entries: Mapping[str, Entry],
+    entries: Entries,
     values: Mapping[str, Sequence[float]],
 ) -> RowReport:
     cases = {
@@ -125,19 +128,22 @@ def check(committed: Report, only: Sequence[str], effort: Effort) -> int:
     worse: list[str] = []
     for row in rows_of(committed.shape):
         if row.among(only) and row.key in committed.rows:
-            worse += _check_row(row, committed.rows[row.key], variants, effort)
+            worse += _check_row(row, committed, variants, effort)
     for sentence in worse:
         print(sentence, file=sys.stderr)
     return 1 if worse else 0
 
 
-def _check_row(row: Row, before: RowReport, variants: Variants, effort: Effort) -> list[str]:
+def _check_row(row: Row, committed: Report, variants: Variants, effort: Effort) -> list[str]:
     """What is worse in a row; a suspicion counts if a second measurement shares it."""
     suspected = None
     for _ in range(2):
-        now = time_row(row, variants, effort, only_ours=True)
-        print(row_table(now), flush=True)
-        found = regressions(now, before)
+        now = measure_row(row, variants, effort, only_ours=True)
+        found = {
+            (key, name): sentence
+            for key, one in now.items()
+            for name, sentence in regressions(one, committed.rows[key]).items()
+        }
         suspected = {n: s for n, s in found.items() if suspected is None or n in suspected}
         if not suspected:
             return []
@@ -160,9 +166,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of the CPU; 1 counts processor time")
     parser.add_argument("--rounds", type=int, default=15, help="the most of a row")
     parser.add_argument("--seconds", type=float, default=60, help="about how long a row may take")
-    parser.add_argument("--check", type=Path, help="compare with these figures instead")
-    return parser.parse_args()
+    parser.add_argument("--check", type=Report.read, help="compare with these figures instead")
+    options = parser.parse_args()
+    rows = rows_of(options.check.shape if options.check else options.shape)
+    for name in options.only or ():
+        if not any(row.among([name]) for row in rows):
+            keys = ", ".join(row.key for row in rows)
+            parser.error(f"no row or group '{name}'; the rows are {keys}")
+    return options
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LMoEError as error:
+        sys.exit(str(error))

@@ -43,8 +43,7 @@ def _at_most(rows: Mapping[str, RowReport], limit: float, what: str) -> Iterator
     if ratios:
         worst, where = max(ratios, key=lambda one: one[0].median)
         verdict = _YES if worst.median <= limit else _NEARLY if worst.low <= limit else _NO
-        measured = f"{worst.median:.2f} ({worst.low:.2f}–{worst.high:.2f}): {where}"
-        yield Bar(f"{what} at most {limit:.2f} times the LoRA's", verdict, measured)
+        yield Bar(f"{what} at most {limit:.2f} times the LoRA's", verdict, f"{worst}: {where}")
 
 
 def _flat(report: Report, limit: float) -> Iterator[Bar]:

@@ -30,6 +30,10 @@ class Spread(Config):
         low, median, high = (float(f"{q:.4g}") for q in np.quantile(values, (0.25, 0.5, 0.75)))
         return cls(low=low, median=median, high=high)
 
+    def __str__(self) -> str:
+        around = "" if self.low == self.high else f" ({self.low:.2f}–{self.high:.2f})"
+        return f"{self.median:.2f}{around}"
+
 
 def nothing() -> None:
     """Needs no preparation."""

@@ -26,8 +26,7 @@ def regressions(now: RowReport, before: RowReport) -> dict[str, str]:
         ratio, was = figures.ratio, old.ratio
         if ratio.high >= GROWTH * was.median and ratio.low > was.high:
             found[name] = (
-                f"{now.title}: {name} took {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-                f" times as long as {figures.against}, where {was.median:.2f} ({was.low:.2f} to "
-                f"{was.high:.2f}) was measured before."
+                f"{now.title}: {name} took {ratio} times what {figures.against} did, where "
+                f"{was} was measured before."
             )
     return found

@@ -1,7 +1,7 @@
 """The rows of the tables: what is measured, and the cases of each. Nothing runs here yet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,8 @@ class Row:
     """A group, or `group/which`."""
     title: str
     entries: Callable[[Variants], Entries]
+    weighed: bool = False
+    """Memory is measured, not time."""
 
     @property
     def group(self) -> str:
@@ -75,29 +77,28 @@ class Row:
 
 
 def rows_of(shape_name: str) -> list[Row]:
-    """The timed rows for a shape, in the order of the tables."""
+    """The rows for a shape, in the order of the tables."""
     shape = SHAPES[shape_name]
+    forward = [
+        _forward(length, batch)
+        for batch in shape.batches
+        for length in shape.lengths
+        if batch * length <= shape.most_tokens
+    ]
+    long = next(row for row in forward if row.key == "forward/1x1024")
+    train = Row("train", f"a step of {BATCH} × {SEQUENCE} tokens", _train)
     return [
-        *(
-            _forward(length, batch)
-            for batch in shape.batches
-            for length in shape.lengths
-            if batch * length <= shape.most_tokens
-        ),
+        *forward,
         Row("decode", f"a token after {PROMPT}", _decode),
         Row("generate", f"a token of {WRITTEN} after {PROMPT}, prompt included", _generate),
         Row("trace", f"{SEQUENCE} tokens, all logits", _trace),
-        Row("train", f"a step of {BATCH} × {SEQUENCE} tokens", _train),
+        train,
+        replace(long, key="memory/forward", weighed=True),
+        replace(train, key="memory/train", weighed=True),
         Row("experts/forward", f"forward, {SEQUENCE} tokens", partial(_experts, decode=False)),
         Row("experts/decode", f"a token after {PROMPT}", partial(_experts, decode=True)),
         Row("ranks/forward", f"forward, {SEQUENCE} tokens", _ranks),
     ]
-
-
-def memory_rows(rows: Sequence[Row]) -> dict[str, Row]:
-    """Rows of memory by key, with the timed row whose cases each runs."""
-    timed = {row.key: row for row in rows}
-    return {"memory/forward": timed["forward/1x1024"], "memory/train": timed["train"]}
 
 
 def lora_name(rank: int) -> str:

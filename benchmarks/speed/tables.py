@@ -1,6 +1,8 @@
 """Reports as text: a row for the terminal, and the page docs/speed.md.
 
-python -m benchmarks.speed.tables docs/speed.md benchmarks/results/*.json
+    python -m benchmarks.speed.tables docs/speed.md benchmarks/results/speed-*.json
+
+As a command it writes the page of several runs, such as one on a CPU and one on a GPU.
 """
 
 import argparse
@@ -9,7 +11,6 @@ from pathlib import Path
 
 from benchmarks.speed.bars import bars
 from benchmarks.speed.cases import BATCH, NEW_TOKENS, SEQUENCE, UNCACHED_TOKENS, WRITTEN
-from benchmarks.speed.measure import Spread
 from benchmarks.speed.report import Figures, Report, RowReport
 
 _INTRODUCTION = """\
@@ -36,8 +37,8 @@ make bench-check                                                      # has a ra
 ```
 
 `make bench-check` measures our ratios of a few rows again and exits with 1 if one has grown by a
-tenth, beyond the spread of the two measurements (`benchmarks/speed/regressions.py` has the rule). A row
-that looks worse is measured twice before it counts. Absolute times are not compared.
+tenth, beyond the spread of the two measurements (`benchmarks/speed/regressions.py` has the rule).
+What looks worse is measured once more before it counts. Absolute times are not compared.
 """
 _GROUPS = {
     "forward": (
@@ -94,7 +95,7 @@ def row_table(row: RowReport) -> str:
     """A row for the terminal."""
     width = max(map(len, row.cases))
     lines = [
-        f"  {name:{width}}  {_amount(one.value.median, row.unit):>9}  {_spread(one.ratio)}"
+        f"  {name:{width}}  {_amount(one.value.median, row.unit):>9}  {one.ratio}"
         for name, one in row.cases.items()
     ]
     return "\n".join([f"{row.title} ({row.rounds} rounds)", *lines])
@@ -133,13 +134,8 @@ def _table(rows: list[RowReport]) -> Iterator[str]:
 def _cell(figures: Figures | None, unit: str) -> str:
     if figures is None:
         return "–"
-    return f"{_spread(figures.ratio)} · {_amount(figures.value.median, unit)}"
-
-
-def _spread(spread: Spread) -> str:
-    if spread.low == spread.high:
-        return f"**{spread.median:.2f}**"
-    return f"**{spread.median:.2f}** ({spread.low:.2f}–{spread.high:.2f})"
+    median, *around = str(figures.ratio).split(" ", 1)
+    return f"{' '.join([f'**{median}**', *around])} · {_amount(figures.value.median, unit)}"
 
 
 def _amount(value: float, unit: str) -> str:

@@ -26,8 +26,8 @@ def test_a_tenth_more_is_reported_in_one_sentence_that_has_both_ratios():
     found = regressions(row(ours=1.10), row(ours=1.00))
     assert list(found) == ["ours"]
     assert found["ours"] == (
-        "256 tokens: ours took 1.10 (1.08 to 1.12) times as long as PEFT LoRA, rank 64, where "
-        "1.00 (0.98 to 1.02) was measured before."
+        "256 tokens: ours took 1.10 (1.08–1.12) times what PEFT LoRA, rank 64 did, where "
+        "1.00 (0.98–1.02) was measured before."
     )
 
 

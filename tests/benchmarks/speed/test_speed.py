@@ -73,7 +73,7 @@ def test_a_check_fails_with_a_sentence_when_a_ratio_was_far_lower_before(report,
     assert run("--check", before, "--rounds", 3, "--only", "decode") == 1
     sentences = capsys.readouterr().err.splitlines()
     assert len(sentences) == 4
-    assert all("times as long as PEFT LoRA, rank 16, where" in one for one in sentences)
+    assert all(" times what PEFT LoRA, rank 16 did, where " in one for one in sentences)
 
 
 def test_a_check_passes_when_a_ratio_was_far_higher_before(report, tmp_path, capsys):
@@ -101,8 +101,13 @@ def test_rows_of_another_machine_do_not(report):
         here.updated(there)
 
 
+def test_a_row_that_there_is_not_is_refused(capsys):
+    assert run("--only", "forward/1x65") == 2
+    assert "no row or group 'forward/1x65'; the rows are forward/1x64," in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_memory_is_weighed_in_a_fresh_process_each():
-    found = memory_of("tiny", "cpu", "train", "L-MoE output")
+    found = memory_of("tiny", "cpu", "memory/train", "L-MoE output")
     assert 50e6 < found.rest < found.peak < 5e9
     assert found.added == found.peak - found.rest
