@@ -14,6 +14,9 @@ from lmoe_studio.errors import ConfigError, did_you_mean
 
 Composition = Literal["output", "factor"]
 
+EMBEDDED_BASE = "smollm2-135m-instruct"
+"""The base model that needs no model hub."""
+
 
 class Config(BaseModel):
     """Frozen options; an unknown key is refused with the nearest known one."""

@@ -18,13 +18,15 @@ from lmoe_studio.errors import (
     TextError,
 )
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.files import load_bank, shipped_banks
+from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
+from lmoe_studio.experts.places import own_banks, shipped_banks
 from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
 from lmoe_studio.generation.turns import Turns
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.check import plan_notes
@@ -107,7 +109,7 @@ class Studio:
         """Load a bank and the base model it belongs to.
 
         Args:
-            bank: name of a shipped bank, or a bank folder.
+            bank: name of a shipped or an own bank, or a bank folder.
             base: load this base instead of the one the bank names, for example a local copy.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU.
@@ -264,6 +266,11 @@ class Studio:
             return evaluator.run(
                 texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
             )
+
+    @property
+    def jobs(self) -> Jobs:
+        """Training in the background; `Jobs()` is the same, and needs no bank to be loaded."""
+        return Jobs()
 
     def bank_geometry(self) -> BankGeometry:
         """How large the experts' updates are and how alike, module by module."""
@@ -514,5 +521,5 @@ def _corpus(
 
 
 def available_banks() -> list[str]:
-    """Names of the banks that come with the package."""
-    return list(shipped_banks())
+    """Names of the banks that come with the package, then those of the person's own."""
+    return [*shipped_banks(), *own_banks()]

@@ -68,39 +68,35 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
             for what in measures:
                 study.measured(row, seed, what)
 
-    for row in (MIXTURES[0], *LORAS):
+    for row in (*MIXTURES, *LORAS):
         do(row, 0, "router")
-    lora, mixture = study.best(LORAS), MIXTURES[0]
-    do(mixture, 0, "base")
+    do(MIXTURES[0], 0, "base")
+    lora, mixture = study.best(LORAS) or LORAS[0], study.best(MIXTURES) or MIXTURES[0]
     for seed in (1, 2):
         do(lora, seed, "router")
         do(mixture, seed, "router")
     for row in PER_SKILL:
         do(row, 0, "own")
-    alone = study.best(PER_SKILL, "own")
+    alone = study.best(PER_SKILL, "own") or PER_SKILL[0]
     do(FACTOR, 0, "router")
-    do(mixture, 0, "plans", "own")
-    do(alone, 0, "router", "arrow", "plans")
     do(ROUTER_ONLY, 0, "router", experts=alone)
+    do(alone, 0, "router", "arrow", "plans")
+    do(mixture, 0, "own", "plans")
     for row in ABLATIONS:
         do(row, 0, "router")
-    for row in MIXTURES:
-        do(row, 0, "router")
-    mixture = study.best(MIXTURES)
-    for seed in (0, 1, 2):
-        do(mixture, seed, "router", "own")
+    for seed in (1, 2):
         do(FACTOR, seed, "router")
         do(alone, seed, "own", "router", "arrow")
         do(ROUTER_ONLY, seed, "router", experts=alone)
     for seed in (0, 1, 2):
-        do(mixture, seed, "plans", "blend")
+        do(mixture, seed, "own", "plans", "blend")
         do(alone, seed, "plans", "blend")
 
 
 def work_demo(studies: dict[str, Study], only: tuple[str, ...]) -> None:
     """One LoRA at the demo bank's full size, with the setting that is best at the small one."""
     study = studies["demo"]
-    lora = studies["small"].best(LORAS)
+    lora = studies["small"].best(LORAS) or LORAS[0]
     for row, measures in ((SHIPPED, ("base", "router")), (lora, ("router",))):
         if row.name.startswith(only):
             study.train(row, 0)

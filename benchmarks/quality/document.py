@@ -6,9 +6,16 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.quality.rows import MIXTURES
+
+RECIPE = MIXTURES[0].name
 Values = dict[str, Any]
 Losses = dict[str, float]
 """Nats a token, by skill."""
+
+
+_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+"""Two-sided 95 % quantile of Student's t for so many seeds."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,12 @@ class Line:
         """Mean over the skills, by seed."""
         return {seed: mean(losses.values()) for seed, losses in self.seeds.items()}
 
-    def cells(self, skills: list[str]) -> list[str]:
-        """Its losses as text: by skill, mean over the seeds; and the mean with its spread."""
+    def cells(self, skills: list[str], reference: "Line | None") -> list[str]:
+        """Its losses as text: by skill, mean over the seeds; the mean; and less the reference's."""
         each = [f"{mean(losses[skill] for losses in self.seeds.values()):.3f}" for skill in skills]
-        return [self.title, *each, f"**{spread(self.means.values())}**", str(len(self.seeds))]
+        found = Difference.of(self, reference).by_seed if reference else []
+        apart = spread(found, "+") if found and self != reference else ""
+        return [self.title, *each, spread(self.means.values()), apart, str(len(self.seeds))]
 
 
 @dataclass(frozen=True)
@@ -49,29 +58,32 @@ class Difference:
 
     @property
     def is_certain(self) -> bool:
-        """The same sign for every seed, and a mean of more than two standard errors."""
-        same = all(value < 0 for value in self.by_seed) or all(value > 0 for value in self.by_seed)
-        if len(self.by_seed) < 2:
+        """Whether the 95 % interval of the mean over the seeds, by Student's t, leaves out 0."""
+        count = len(self.by_seed)
+        if count not in _STUDENT:
             return False
-        return same and abs(self.mean) > 2 * stdev(self.by_seed) / sqrt(len(self.by_seed))
+        return abs(self.mean) > _STUDENT[count] * stdev(self.by_seed) / sqrt(count)
 
-    def __str__(self) -> str:
-        side = "lower" if self.mean < 0 else "higher"
+    def than(self, other: str) -> str:
+        """In words, against what is called `other`."""
+        if round(self.mean, 3) == 0:
+            said = f"level with {other}"
+        else:
+            side = "lower" if self.mean < 0 else "higher"
+            said = f"{abs(self.mean):.3f} nats a token {side} than {other}"
         if len(self.by_seed) == 1:
-            return (
-                f"{abs(self.mean):.3f} nats a token {side} (one seed, which says nothing of noise)"
-            )
+            return f"{said} (one seed, which says nothing of noise)"
         each = ", ".join(f"{value:+.3f}" for value in self.by_seed)
         noise = "outside" if self.is_certain else "within"
-        return f"{abs(self.mean):.3f} nats a token {side} (by seed {each}: {noise} seed noise)"
+        return f"{said} (by seed {each}: {noise} seed noise)"
 
 
-def spread(values: Iterable[float]) -> str:
-    """Mean, and the standard deviation where there are several."""
+def spread(values: Iterable[float], sign: str = "") -> str:
+    """Mean, and the standard deviation where there are several; sign "+" shows it always."""
     found = list(values)
-    if len(found) < 2:
-        return f"{found[0]:.3f}"
-    return f"{mean(found):.3f} ± {stdev(found):.3f}"
+    if len(set(found)) < 2:
+        return f"{found[0]:{sign}.3f}"
+    return f"{mean(found):{sign}.3f} ± {stdev(found):.3f}"
 
 
 class Results:
@@ -95,8 +107,14 @@ class Results:
 
     @property
     def base(self) -> Line | None:
-        measured = [row for row in self.rows if self.line("", row, "base", "test")]
-        return self.line("base model", measured[0], "base", "test") if measured else None
+        """It is the same for every seed of the rows that it is compared with."""
+        measured = (self.line("", row, "base", "test") for row in self.rows)
+        line = next(filter(None, measured), None)
+        if line is None:
+            return None
+        losses = next(iter(line.seeds.values()))
+        seeds = {seed for row in self.rows.values() for seed in row["seeds"]}
+        return Line("base model", dict.fromkeys(sorted(seeds), losses))
 
     @property
     def lora(self) -> Line | None:
@@ -109,27 +127,37 @@ class Results:
         return self.line("L-MoE `output`", self.values["chosen"]["mixture"], "router", "test")
 
     @property
+    def recipe(self) -> Line | None:
+        """The L-MoE with the demo bank's settings, which the ablations change."""
+        return self.line("L-MoE `output`, demo recipe", RECIPE, "router", "test")
+
+    @property
     def factor(self) -> Line | None:
-        return self.line("L-MoE `factor`", "factor", "router", "test")
+        return self.line("L-MoE `factor`, demo recipe", "factor", "router", "test")
+
+    @property
+    def dissected(self) -> str:
+        """The L-MoE row whose experts were run one by one: the chosen one once it was."""
+        chosen = self.values["chosen"]["mixture"] or RECIPE
+        return chosen if self.line("", chosen, "plans", "uniform") else RECIPE
 
     @property
     def oracle(self) -> Line | None:
         """The L-MoE's experts, the best one for each token."""
         return self.line(
-            "L-MoE, best expert for each token",
-            self.values["chosen"]["mixture"],
-            "plans",
-            "best_per_token",
+            "L-MoE, best expert for each token", self.dissected, "plans", "best_per_token"
         )
 
     def lines(self) -> list[Line]:
         """The main table, as far as it is measured."""
-        mixture, alone = self.values["chosen"]["mixture"], self.values["chosen"]["per skill"]
+        mixture, alone = self.dissected, self.values["chosen"]["per skill"]
+        is_recipe = self.values["chosen"]["mixture"] == RECIPE
         lines = [
             self.base,
             self.lora,
             self.line("the demo bank", "shipped", "router", "test"),
             self.mixture,
+            None if is_recipe else self.recipe,
             self.factor,
             self.line("per-skill LoRAs, uniform weights", alone, "router", "test"),
             self.line("per-skill LoRAs, Arrow router", alone, "arrow", "test"),
@@ -158,15 +186,22 @@ def answers(results: Results) -> list[str]:
         gap = Difference.of(mixture, lora)
         said.append(
             f"**Is the mixture better than one LoRA of the same size?** After {results.values['steps']} "
-            f"steps L-MoE `output` is {gap} than one LoRA of rank {results.rank}, mean over the "
-            "skills."
+            f"steps L-MoE `output` is {gap.than(f'one LoRA of rank {results.rank}')}, mean over "
+            "the skills."
         )
+        if results.recipe and results.values["chosen"]["mixture"] != RECIPE:
+            gap = Difference.of(results.recipe, lora)
+            said[-1] += f" With the demo bank's settings it is {gap.than('the LoRA')}."
         said.append(_when(results, mixture, lora))
-    if results.factor and mixture:
-        gap = Difference.of(results.factor, mixture)
-        said.append(f"**Does the composition matter?** `factor` is {gap} than `output`.")
-    if results.oracle and mixture and results.base:
-        said.append(_how_far(results.oracle, mixture, results.base))
+    if results.factor and results.recipe:
+        gap = Difference.of(results.factor, results.recipe)
+        said.append(
+            "**Does the composition matter?** With the demo bank's settings `factor` is "
+            f"{gap.than('`output`')}."
+        )
+    dissected = results.line("", results.dissected, "router", "test")
+    if results.oracle and dissected and results.base:
+        said.append(_how_far(results.oracle, dissected, results.base))
     said.append(_apart(results))
     return [text for text in said if text]
 
@@ -198,11 +233,11 @@ def _listed(gaps: dict[str, Difference]) -> str:
 def _how_far(oracle: Line, mixture: Line, base: Line) -> str:
     regret = Difference.of(mixture, oracle)
     seeds = [seed for seed in mixture.seeds if seed in oracle.seeds]
-    start = mean(base.means.values())  # the base model has no seed
+    start = mean(base.means.values())
     shares = [(start - mixture.means[seed]) / (start - oracle.means[seed]) for seed in seeds]
     return (
-        f"**How far is it from the oracle?** The router is {regret} than the one expert that is best "
-        f"for each token in hindsight: of what that oracle gains over the base model, the router has "
+        f"**How far is it from the oracle?** The router is "
+        f"{regret.than('the one expert that is best for each token in hindsight')}: of what that oracle gains over the base model, the router has "
         f"{mean(shares):.0%}. The oracle knows the token that comes; it is a mark, not a promise, also "
         "because a pass under one expert changes what later tokens see."
     )
@@ -211,36 +246,47 @@ def _how_far(oracle: Line, mixture: Line, base: Line) -> str:
 def _apart(results: Results) -> str:
     names = ("that of the text's skill", "router trained", "Arrow router", "uniform weights")
     found = {line.title.removeprefix("per-skill LoRAs, "): line for line in results.lines()}
-    parts = [f"{name} {spread(found[name].means.values())}" for name in names if name in found]
-    if not parts or not results.mixture:
+    if not results.mixture:
+        return ""
+    parts = [
+        f"{name} {spread(Difference.of(found[name], results.mixture).by_seed, '+')}"
+        for name in names
+        if name in found
+    ]
+    if not parts:
         return ""
     return (
-        "**And LoRAs that were trained apart?** Each on its own skill, with as much data in all: "
-        f"{'; '.join(parts)}; trained together {spread(results.mixture.means.values())}."
+        "**And LoRAs that were trained apart?** Each on its own skill, with as much data in all; nats "
+        f"a token against L-MoE `output` with the same seeds: {'; '.join(parts)}."
     )
 
 
 def main_table(results: Results) -> str:
     """Losses by skill."""
     skills = results.skills()
-    head = ["", *skills, "mean", "seeds"]
-    return table(head, (line.cells(skills) for line in results.lines()))
+    head = ["", *skills, "mean", "less one LoRA's", "seeds"]
+    return table(head, (line.cells(skills, results.lora) for line in results.lines()))
 
 
 def routing_table(results: Results) -> str:
     """How each trained router routes, and what it costs."""
     head = [
-        "", "held-out loss", "skill–expert information, bits", "by chance",
+        "", "held-out loss", "less the recipe's", "skill–expert information, bits", "by chance",
         "effective experts a token", "overall", "layers: good / watch / collapsed",
         "layers with a dead expert", "seeds",
     ]  # fmt: skip
-    return table(head, filter(None, (_routing_row(row) for row in results.rows.values())))
+    recipe = results.line("", RECIPE, "router", "test")
+    found = (
+        _routing_row(row, results.line("", name, "router", "test"), recipe)
+        for name, row in results.rows.items()
+    )
+    return table(head, filter(None, found))
 
 
-def _routing_row(row: Values) -> list[str] | None:
+def _routing_row(row: Values, line: Line | None, recipe: Line | None) -> list[str] | None:
     seeds = [measures["router"] for measures in row["seeds"].values() if "router" in measures]
     seeds = [measures for measures in seeds if "routing" in measures]
-    if not seeds or row["kind"] == "per skill":
+    if not seeds or not line or row["kind"] == "per skill":
         return None
     routing = [measures["routing"] for measures in seeds]
     lights = "/".join(
@@ -249,7 +295,10 @@ def _routing_row(row: Values) -> list[str] | None:
     )
     return [
         row["title"],
-        spread(mean(measures["test"].values()) for measures in seeds),
+        spread(line.means.values()),
+        spread(Difference.of(line, recipe).by_seed, "+")
+        if recipe and line.seeds != recipe.seeds
+        else "",
         *(
             f"{mean(found[name] for found in routing):.{digits}f}"
             for name, digits in (
@@ -294,7 +343,9 @@ def document(scales: dict[str, Values]) -> str:
     parts = [_HEAD]
     if "small" in scales:
         small = Results(scales["small"])
-        parts += [_scale(small), "## The answer", *answers(small), "## The table", _TABLE]
+        parts += [_scale(small), "## The answer", *answers(small), "## The table"]
+        title = small.rows.get(small.dissected, {}).get("title", "of the demo bank's recipe")
+        parts += [_TABLE.format(dissected=title)]
         parts += [main_table(small), "## Routing", _ROUTING, routing_table(small)]
         parts += ["## Settings tried", _TRIED, tried_table(small)]
     if "demo" in scales:
@@ -308,11 +359,12 @@ def _scale(results: Results) -> str:
     values = results.values
     tokens = values["steps"] * values["batch_size"] * values["sequence_length"]
     mixture = results.rows.get(values["chosen"]["mixture"] or "", {}).get("parameters")
+    lora = results.rows.get(values["chosen"]["lora"] or "", {}).get("parameters")
     size = ""
-    if mixture:
+    if mixture and lora:
         size = (
-            f" All rows train {mixture['experts']:,} parameters of LoRA; the mixture's router has "
-            f"{mixture['router']:,} more."
+            f" One LoRA trains {lora['experts']:,} parameters, the mixture {mixture['experts']:,} and "
+            f"its router {mixture['router']:,} more."
         )
     return (
         f"{values['experts']} experts of rank {values['rank']} on {', '.join(values['modules'])}; "
@@ -333,7 +385,7 @@ def _full(results: Results) -> str:
     )
     shipped = results.line("", "shipped", "router", "test")
     if one and shipped:
-        text += f" The demo bank is {Difference.of(shipped, one)} on the mean."
+        text += f" The demo bank is {Difference.of(shipped, one).than('the LoRA')}, mean over the skills."
     return text
 
 
@@ -342,23 +394,26 @@ _HEAD = """# Does the mixture earn its keep?
 Held-out loss in nats a token, lower is better, on the texts of [examples/skills](../examples/skills)
 with SmolLM2-135M-Instruct as the base. This page is written by `python -m benchmarks.quality` from
 [the numbers](../benchmarks/results/quality-cpu.json); nothing in it is typed by hand."""
-_TABLE = """Mean ± standard deviation over the seeds; a seed draws the texts, their order and the initial
-weights anew, for all rows alike. Rows with a choice made in hindsight (best for each text, for each
-token) or with the skill known are marks to compare with, not ways to run a model."""
+_TABLE = """Mean ± standard deviation over the seeds. A seed draws the texts, their order and the initial
+weights anew, for all rows alike, and moves all rows together: where rows have other seeds, compare
+them by the last column but one, which takes the difference seed by seed. Rows with a choice made in
+hindsight (best for each text, for each token) or with the skill known are marks to compare with, not ways to run a model. Marks of the L-MoE
+are those of the row {dissected}."""
 _ROUTING = """Mutual information of skill and expert in the upper half of the layers (at most 3 bits), and the
 same with shuffled labels; how many experts the weights of one token, and of all tokens together,
-amount to; lights of `gate_health`. Ablations change one thing in the demo bank's recipe, seed 0."""
+amount to; lights of `gate_health` and dead experts, over all seeds and layers. Ablations change one
+thing in the demo bank's recipe (α/r 12, learning rate 0.001); the second column is the difference
+from it, seed by seed."""
 _TRIED = """Both sides were tried with several settings on seed 0, and chosen by other held-out texts than
-those of the tables. Adam's steps do not shrink with the gradient, so α/r times the learning rate is
-what counts."""
+those of the tables."""
 _HOW = """- **one LoRA**: rank N·r, trained on the mixture's very batches, in their order.
 - **per-skill LoRAs**: each trained alone on its skill's sequences, steps/N steps: as much data in all.
 - **router trained**: a linear router on the frozen per-skill LoRAs, language-modelling and balance
   loss alone, as many further steps as the others have in all: X-LoRA's setting, in one pass.
 - **best static blend**: one weight an expert for each skill, by gradient steps on a few of the skill's
   training sequences, measured on its held-out ones.
-- **outside seed noise**: the same sign for every seed, and a mean difference of more than two standard
-  errors of the differences by seed.
+- **outside seed noise**: the 95 % interval of the mean difference over the seeds (Student's t) leaves
+  out 0. Of twenty such statements where there is no difference, one comes out so.
 
 ```
 python examples/skills/build.py --out data/skills

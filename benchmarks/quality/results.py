@@ -56,6 +56,5 @@ def _row(study: Study, row: Row) -> Values | None:
 
 
 def _chosen(study: Study, rows: list[Row], what: str) -> str | None:
-    """The best on the validation texts of those that were tried, if any was."""
-    tried = [row for row in rows if study.place(row, 0, what).is_file()]
-    return study.best(tried, what).name if tried else None
+    best = study.best(rows, what)
+    return best.name if best else None

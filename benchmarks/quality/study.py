@@ -78,10 +78,11 @@ class Study:
         self.say(f"{file.stem}: {_summary(values)} ({values['seconds']} s)")
         return values
 
-    def best(self, rows: list[Row], what: str = "router") -> Row:
-        """The row with the lowest mean loss on the validation texts, seed 0."""
-        found = {row.name: self.measured(row, 0, what)["validation"] for row in rows}
-        return min(rows, key=lambda row: sum(found[row.name].values()))
+    def best(self, rows: list[Row], what: str = "router") -> Row | None:
+        """The row with the lowest mean loss on the validation texts, seed 0, of those measured."""
+        measured = [row for row in rows if self.place(row, 0, what).is_file()]
+        losses = {row.name: self.measured(row, 0, what)["validation"] for row in measured}
+        return min(measured, key=lambda row: sum(losses[row.name].values()), default=None)
 
     def place(self, row: Row, seed: int, what: str | None = None) -> Path:
         """Folder of a bank, or file of a measure of it."""

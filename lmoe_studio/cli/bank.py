@@ -53,7 +53,7 @@ def _import(
 
 @commands.command("inspect", epilog="Example: `lmoe inspect demo --json`")
 def _inspect(
-    bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
+    bank: Annotated[str, typer.Argument(help="A bank's name, or its folder.")] = "demo",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     geometry: Annotated[
         bool, typer.Option("--geometry", help="Also how large and how alike the updates are.")

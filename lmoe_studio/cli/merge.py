@@ -19,7 +19,7 @@ commands = typer.Typer()
 )
 def _merge(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
+    bank: Annotated[str, typer.Argument(help="A bank's name, or its folder.")] = "demo",
     blend: Annotated[str | None, typer.Option(help="NAME=WEIGHT, separated by commas.")] = None,
     plan: Annotated[
         Path | None, typer.Option(help="Instead of --blend: a plan that fixes all weights.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-Bank = Annotated[str, typer.Option(help="A shipped bank's name, or a bank folder.")]
+Bank = Annotated[str, typer.Option(help="A bank's name, or its folder.")]
 Base = Annotated[
     str | None, typer.Option(help="Load this base model instead of the one the bank names.")
 ]

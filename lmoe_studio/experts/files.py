@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +23,10 @@ from safetensors.torch import load_file, save_file
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.config import Composition, Config, RouterSettings
-from lmoe_studio.errors import BankError, StorageError, did_you_mean
+from lmoe_studio.errors import BankError, StorageError
 from lmoe_studio.experts.adapter import read_adapter, write_adapter
 from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.places import find_bank
 
 _NAME = re.compile(r"[\w][\w.+-]{0,79}")
 
@@ -99,7 +99,7 @@ def save_bank(
 
 
 def load_bank(bank: str | Path) -> ExpertBank:
-    """Load a bank by the name of a shipped one or by its folder; the base is not touched.
+    """Load a bank by its name or its folder; the base is not touched.
 
     Raises:
         BankError: there is no such bank, or a file of it is missing or changed.
@@ -128,26 +128,6 @@ def load_bank(bank: str | Path) -> ExpertBank:
         composition=entry.composition,
         training=_read_json(training) if training.exists() else None,
     )
-
-
-def shipped_banks() -> dict[str, Path]:
-    """The banks that come with the package, by name."""
-    root = Path(str(resources.files("lmoe_studio"))) / "banks"
-    return {path.name: path for path in sorted(root.iterdir()) if (path / "bank.json").is_file()}
-
-
-def find_bank(bank: str | Path) -> Path:
-    """The folder meant by a name or a path. Raises BankError with the names there are."""
-    shipped = shipped_banks()
-    if str(bank) in shipped:
-        return shipped[str(bank)]
-    folder = Path(bank)
-    if (folder / "bank.json").is_file():
-        return folder
-    if folder.is_dir():
-        raise BankError(f"The folder {folder} is no bank: it has no bank.json.")
-    known = did_you_mean(str(bank), shipped)
-    raise BankError(f"There is no bank '{bank}', neither shipped nor as a folder; {known}")
 
 
 def read_card(bank: str | Path) -> str | None:

@@ -1,6 +1,7 @@
 """TrainingConfig: everything a training run can be told, with its help texts and defaults.
 
-The form, the command line and files take fields, help texts and defaults from here.
+The form, the command line and files take fields, help texts and defaults from here. No torch, so
+that they need not wait for it.
 """
 
 import textwrap
@@ -10,8 +11,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from lmoe_studio.base_models import EMBEDDED_BASE
-from lmoe_studio.config import Composition, Config, RouterSettings
+from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, RouterSettings
 
 _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"

@@ -65,6 +65,26 @@ def test_a_difference_that_changes_sign_is_noise():
     assert "the mixture is within seed noise on sql, french" in said
 
 
+def test_two_that_are_level_are_said_to_be():
+    said = "\n".join(answers(Results(scale(lora=(2.7001, 2.72, 2.71)))))
+    assert "is level with one LoRA of rank 32 (by seed -0.000, +0.000, +0.000" in said
+
+
+def test_another_choice_than_the_recipe_is_compared_beside_it():
+    values = scale(factor=row("mixture", 2.75))
+    values["rows"][MIXTURES[1].name] = row("mixture", 2.69)
+    values["chosen"]["mixture"] = MIXTURES[1].name
+    results = Results(values)
+    said = "\n".join(answers(results))
+    assert "is 0.110 nats a token lower than one LoRA of rank 32 (one seed" in said
+    assert "With the demo bank's settings it is 0.100 nats a token lower" in said
+    assert "`factor` is 0.050 nats a token higher than `output`" in said  # of the recipe
+    assert "the router has 60%" in said  # of the recipe, whose experts were run one by one
+    assert [line.title for line in results.lines()][2:4] == [
+        "L-MoE `output`", "L-MoE `output`, demo recipe",
+    ]  # fmt: skip
+
+
 def test_one_seed_says_nothing_of_noise():
     said = "\n".join(answers(Results(scale(lora=(2.8,)))))
     assert "one seed, which says nothing of noise" in said
@@ -76,11 +96,12 @@ def test_one_seed_says_nothing_of_noise():
     [
         ([-0.1, -0.11, -0.09], True),
         ([-0.1, -0.001, -0.2], False),
+        ([0.024, 0.02, 0.006], False),
         ([-0.1, 0.1], False),
         ([1], False),
     ],
 )
-def test_certain_needs_one_sign_and_two_standard_errors(by_seed, certain):
+def test_certain_is_what_an_interval_by_students_t_says(by_seed, certain):
     assert Difference(by_seed).is_certain is certain
 
 
@@ -103,8 +124,8 @@ def test_a_document_is_written_from_whatever_is_there():
         LORAS[0].name: row("one LoRA", 2.5),
     }
     text = document({"small": small, "demo": full})
-    assert "| base model | 3.000 | 3.000 | **3.000** | 1 |" in text
-    assert "| one LoRA of rank 32 | 2.810 | 2.810 | **2.810 ± 0.010** | 3 |" in text
+    assert "| base model | 3.000 | 3.000 | 3.000 | +0.190 ± 0.010 | 3 |" in text
+    assert "| one LoRA of rank 32 | 2.810 | 2.810 | 2.810 ± 0.010 |  | 3 |" in text
     assert "The demo bank is 0.020 nats a token lower" in text
     assert "8,192" not in text
     assert "32,768 in all" in text

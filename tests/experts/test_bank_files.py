@@ -10,10 +10,12 @@ from tiny_models import ROUTERS, make_bank, make_tiny_base
 
 from lmoe_studio.errors import AdapterError, BankError, StorageError
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.files import find_bank, load_bank, read_card, save_bank, shipped_banks
+from lmoe_studio.experts.files import load_bank, read_card, save_bank
 from lmoe_studio.experts.inspect import describe_bank
+from lmoe_studio.experts.places import find_bank, own_banks, shipped_banks
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.studio import available_banks
 
 
 @pytest.fixture
@@ -90,6 +92,21 @@ def test_an_unknown_bank_is_refused_with_those_there_are(tmp_path):
         find_bank(tmp_path / "empty")
     for name in shipped_banks():
         assert find_bank(name).is_dir()
+
+
+def test_an_own_bank_is_found_by_name_and_never_in_place_of_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMOE_HOME", str(tmp_path))
+    bank = make_bank(make_tiny_base())
+    mine = save_bank(bank, tmp_path / "banks" / "mine")
+    save_bank(bank, tmp_path / "banks" / "demo")
+    (tmp_path / "banks" / "no-bank").mkdir()
+    assert own_banks() == {"mine": mine}
+    assert find_bank("mine") == mine
+    assert load_bank("mine").expert_names == bank.expert_names
+    assert available_banks() == [*shipped_banks(), "mine"]
+    assert find_bank("demo") == shipped_banks()["demo"]
+    with pytest.raises(BankError, match=r"There is demo, mine\."):
+        find_bank("nine-banks")
 
 
 def test_a_folder_that_is_there_is_not_written_over(folder):
