@@ -138,7 +138,7 @@ def test_a_job_that_failed_says_why_and_goes_on_when_that_is_put_right(jobs, con
 def test_twenty_kills_at_random_moments_need_no_human(jobs, config, undisturbed):
     """Killed at any moment since its start, and in the middle of its steps, by turns."""
     draw = random.Random(0)
-    kills, job = 0, jobs.start(named(config, "killed"))
+    kills, runs, job = 0, 1, jobs.start(named(config, "killed-1"))
     while kills < 20:
         before = cursor(jobs, job)
         if kills % 2:
@@ -157,7 +157,8 @@ def test_twenty_kills_at_random_moments_need_no_human(jobs, config, undisturbed)
         elif not found.is_live:
             assert found.state is JobState.DONE, found.reason
             assert_equals(undisturbed, jobs, found)
-            job = jobs.start(named(config, f"killed-{kills}"))
+            runs += 1
+            job = jobs.start(named(config, f"killed-{runs}"))
     done = wait_for_end(jobs, job)
     assert done.state is JobState.DONE, done.reason
     assert_equals(undisturbed, jobs, done)
