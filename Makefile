@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install app test test-fast check format clean
+.PHONY: install app test test-fast check bench-check format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -27,6 +27,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# Has a ratio to a plain LoRA become worse than the committed one? Some minutes on two cores.
+bench-check: .venv/installed
+	$(BIN)/python -m benchmarks.speed --check benchmarks/results/speed-cpu.json
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

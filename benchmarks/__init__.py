@@ -1,1 +1,1 @@
-"""What it costs, side by side with PEFT; each module is a command."""
+"""What it costs and what it is worth, side by side with PEFT; each module or folder is a command."""

@@ -10,9 +10,7 @@ import argparse
 import json
 import platform
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from analysis import (
     routing_frame,
     specialisation,
 )
+from benchmarks.speed.measure import Case, Effort, Spread, interleave, ratios
 from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusTracer
 from lmoe_studio.tracing.corpus_files import CorpusTexts
@@ -52,14 +51,9 @@ def made_up_trace(tokens: int, layers: int, experts: int) -> RoutingTrace:
 
 
 def seconds(run: Callable[[], object], rounds: int = 15) -> float:
-    """Median of some rounds, after two of warm-up."""
-    times = []
-    for number in range(rounds + 2):
-        start = time.perf_counter()
-        run()
-        if number >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    """Median of some rounds."""
+    times = interleave({"it": Case(lambda _: run())}, Effort(rounds, seconds=60))
+    return Spread.of(times["it"]).median
 
 
 def frames() -> dict[str, float]:
@@ -136,29 +130,19 @@ def corpus(bank: str, texts: int, rounds: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             studio.trace_corpus(written, out=Path(folder) / "runs")
 
-    variants: dict[str, Callable[[], None]] = {
-        "corpus run": trace,
-        "forward": forward,
-        "forward without logits": lambda: forward(logits_to_keep=1),
+    cases = {
+        "corpus run": Case(lambda _: trace()),
+        "forward": Case(lambda _: forward()),
+        "forward without logits": Case(lambda _: forward(logits_to_keep=1)),
     }
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(-1, rounds):
-        for name in generator.sample(list(variants), len(variants)):
-            start = time.perf_counter()
-            variants[name]()
-            if number >= 0:
-                times[name].append(time.perf_counter() - start)
-    ratios = {
-        name: statistics.median(
-            a / b for a, b in zip(times[name], times["corpus run"], strict=True)
-        )
-        for name in variants
-    }
+    times = interleave(cases, Effort(rounds, seconds=600))
+    own = times["corpus run"]
+    medians = {name: Spread.of(values).median for name, values in times.items()}
     return {
         "tokens": tokens,
-        **{f"tokens a second, {n}": tokens / statistics.median(t) for n, t in times.items()},
-        "throughput of a corpus run over forward": ratios["forward"],
-        "the same over forward without logits": ratios["forward without logits"],
+        **{f"tokens a second, {name}": tokens / median for name, median in medians.items()},
+        "throughput of a corpus run over forward": ratios(times["forward"], own).median,
+        "the same over forward without logits": ratios(times["forward without logits"], own).median,
     }
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lmoe_studio.experts.merge import merge_blend
     from lmoe_studio.generation.comparison import Comparison
     from lmoe_studio.generation.text import Generation
+    from lmoe_studio.jobs.job import Job, JobState
+    from lmoe_studio.jobs.jobs import Jobs
     from lmoe_studio.mixture import MixtureModel
     from lmoe_studio.routing.plan import (
         Override,
@@ -40,6 +42,9 @@ _HOME = {
     "Expert": "experts.bank",
     "ExpertBank": "experts.bank",
     "Generation": "generation.text",
+    "Job": "jobs.job",
+    "JobState": "jobs.job",
+    "Jobs": "jobs.jobs",
     "LMoEError": "errors",
     "MixtureModel": "mixture",
     "Override": "routing.plan",
@@ -65,6 +70,9 @@ __all__ = [
     "Expert",
     "ExpertBank",
     "Generation",
+    "Job",
+    "JobState",
+    "Jobs",
     "LMoEError",
     "MixtureModel",
     "Override",

@@ -98,12 +98,28 @@ def load_base(
     try:
         with no_bars():  # of tensors read; a download from the hub still shows its own
             model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BaseModelError(_why_not_loaded(base, error)) from None
+    tokenizer = load_tokenizer(base)
     model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, identify(model, base))
+
+
+def load_tokenizer(
+    base: str = EMBEDDED_BASE, *, on_progress: Progress = silent
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model, without the model.
+
+    Raises:
+        BaseModelError: it cannot be had.
+        StorageError: no room to unpack the embedded model.
+    """
+    source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseModelError(_why_not_loaded(base, error)) from None
 
 
 def identify(model: nn.Module, base: str) -> BaseIdentity:
@@ -117,20 +133,6 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
         if isinstance(module, nn.Linear)
     }
     return BaseIdentity(base, digest, linears)
-
-
-def load_tokenizer(base: str = EMBEDDED_BASE) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base model, without the model.
-
-    Raises:
-        BaseModelError: it cannot be had.
-        StorageError: no room to unpack the embedded model.
-    """
-    source = str(embedded_folder()) if base == EMBEDDED_BASE else base
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise BaseModelError(_why_not_loaded(base, error)) from None
 
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -7,7 +7,7 @@ a call, so two callers with different plans cannot see each other's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from lmoe_studio.config import Composition
 from lmoe_studio.errors import AdapterError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, RankLayout
+from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
+from lmoe_studio.experts.layout import RankLayout, RankWeights
 from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
@@ -29,6 +31,11 @@ from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import Router, RouterOutput, RouterSpec, TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
+
+FOLDED = (
+    "A blend is folded into the base model's weights, which no plan can change; unfold it first, "
+    "or leave the plan out."
+)
 
 PlanArgument = RoutingPlan | Sequence[RoutingPlan | None] | None
 """One plan for every row of a batch, or one a row."""
@@ -54,6 +61,14 @@ class RoutingRecord:
     """What was applied."""
     contributions: Float[Tensor, "batch seq site expert"] | None
     """Norm of the update that each expert added, over all linear layers of a site."""
+
+
+@dataclass(frozen=True)
+class FoldedBlend:
+    """A blend that is in the base model's weights for the time being; see `folding.py`."""
+
+    plan: RoutingPlan
+    weights: Float[Tensor, "site expert"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,7 @@ class MixtureModel(nn.Module):
             hook for index, block in enumerate(blocks) for hook in self._hook(index, block)
         ]
         self.num_layers = len(blocks)
+        self.folded: FoldedBlend | None = None
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
 
     def forward(
@@ -131,30 +147,44 @@ class MixtureModel(nn.Module):
             logits_to_keep: logits for the last n positions only; 0 for all.
 
         Raises:
-            PlanError: the plan does not fit this bank, or there is not one a row.
+            PlanError: the plan does not fit this bank, or there is not one a row; or a blend is
+                folded into the weights, and other weights or contributions are asked for.
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         tokens = _token_batch(input_ids, attention_mask, steps, past)
+        compiled = self._compile(plan, tokens)
+        if self.folded is not None:
+            self._refuse_while_folded(
+                compiled is not None or routing_weights is not None, record and contributions
+            )
+            routing_weights = self.folded.weights.expand(*input_ids.shape, -1, -1)
         call = _Call(
             tokens=tokens,
-            plan=self._compile(plan, tokens),
+            composition=self.bank.composition,
+            plan=compiled,
             pinned=routing_weights,
             outputs={} if record else None,
             squares={} if record and contributions else None,
         )
-        if self.bank.router.scope == "shared":
+        is_idle = self.folded is not None and not record  # then nobody needs to know the routing
+        if self.bank.router.scope == "shared" and not is_idle:
             embeddings = self.base.get_input_embeddings()(input_ids)
             call.shared = self.routers[0](embeddings, tokens)
-        with self._calling(call):
+        with nullcontext() if is_idle else self._calling(call):
             output = self.base(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                position_ids=tokens.positions,
+                # Where nothing is padded the base knows them, and need not look for packed texts.
+                position_ids=None if attention_mask is None else tokens.positions,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
             )
         return MixtureOutput(output.logits, output.past_key_values, call.record())
+
+    def layer_of(self, module: str) -> int:
+        """The decoder block that a target module lies in."""
+        return int(self._layer_of[module] or 0)
 
     def detach(self) -> PreTrainedModel:
         """Give the base model back exactly as it came; this object is of no use afterwards."""
@@ -170,14 +200,14 @@ class MixtureModel(nn.Module):
             for index, factor in enumerate(layer.split()):
                 if factor:
                     factors[index][name] = replace(
-                        factor, a=factor.a.float().cpu().clone(), b=factor.b.float().cpu().clone()
+                        factor, a=_own_copy(factor.a), b=_own_copy(factor.b)
                     )
         experts = tuple(
             Expert(old.name, LoraAdapter(found, old.adapter.base), old.description, old.tags)
             for old, found in zip(self.bank.experts, factors, strict=True)
         )
         state = {
-            f"{key}.{name}": tensor.detach().float().cpu().clone()
+            f"{key}.{name}": _own_copy(tensor.detach())
             for key, router in zip(self._router_keys(), self.routers, strict=True)
             for name, tensor in router.named_parameters()
         }
@@ -190,7 +220,7 @@ class MixtureModel(nn.Module):
             module, _, rest = name.rpartition(".base.")
             if module in self.bank_layers:
                 own[f"{module}.{rest}"] = tensor
-            elif name.rpartition(".")[0] not in self.bank_layers:
+            elif not name.endswith((".lora_a", ".lora_b")):
                 own[name] = tensor
         return own
 
@@ -275,11 +305,36 @@ class MixtureModel(nn.Module):
     @contextmanager
     def _calling(self, call: "_Call") -> Iterator[None]:
         self._current.call = call
+        listeners = self._stand_ins_listen() if self.folded else []
         try:
             yield
         finally:
+            for listener in listeners:
+                listener.remove()
             self._current.call = None
             self._current.mixing = None
+
+    def _stand_ins_listen(self) -> list[Any]:
+        """Where bank layers would ask for weights of their own, what stands in for them does."""
+        if self.bank.router.scope != "module":
+            return []
+
+        def ask(layer: LoRABankLinear, _: nn.Module, args: tuple[Any, ...]) -> None:
+            layer.routing_weights(args[0])
+
+        return [
+            self.base.get_submodule(name).register_forward_pre_hook(partial(ask, layer))
+            for name, layer in self.bank_layers.items()
+        ]
+
+    def _refuse_while_folded(self, steers: bool, contributions: bool) -> None:
+        if steers:
+            raise PlanError(FOLDED)
+        if contributions:
+            raise PlanError(
+                "A blend is folded into the base model's weights, where what each expert added "
+                "cannot be told apart; unfold it first, or leave contributions out."
+            )
 
     def _mix(self, call: "_Call", layer: int, hidden: Tensor) -> "_BlockMixing | None":
         if self.bank.router.scope == "module":
@@ -294,7 +349,7 @@ class MixtureModel(nn.Module):
     def _route_module(
         self, call: "_Call", bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
-        layer = int(self._layer_of[bank_layer.name] or 0)
+        layer = self.layer_of(bank_layer.name)
         index = self._site_index[Site(layer, bank_layer.name)]
         router = self.routers[index]
         return index, call.settle(index, layer, router(x, call.tokens), router)
@@ -318,6 +373,7 @@ class _Call:
     """One forward pass: its tokens, what to change, and what was seen."""
 
     tokens: TokenBatch
+    composition: Composition
     plan: CompiledPlan | None
     pinned: Tensor | None
     outputs: dict[int, tuple[RouterOutput, Tensor]] | None
@@ -376,27 +432,76 @@ class _BlockMixing:
         self._weights = weights
         self._route = route
         self._site = site
-        self._expanded: dict[RankLayout, Tensor] = {}  # most layers of a block share one layout
+        self._expanded: dict[RankLayout, RankWeights] = {}  # most layers of a block share a layout
+        self._read: dict[SharedInput, _Reading] = {}
 
     def fresh(self) -> "_BlockMixing":
-        """The same weights with nothing expanded yet: a recomputation must repeat every step."""
+        """The same weights with nothing computed yet: a recomputation must repeat every step."""
         return _BlockMixing(self._call, self._weights, self._route, self._site)
 
-    def rank_weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor | None:
+    def mixed(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        mixed = self._part(layer, x)
         if self._route is not None:
-            self._site, weights = self._route(self._call, layer, x)
-            return layer.expand(weights)
-        if layer.layout not in self._expanded:
-            assert self._weights is not None
-            self._expanded[layer.layout] = layer.expand(self._weights)
-        return self._expanded[layer.layout]
-
-    def observe(self, layer: LoRABankLinear, mixed: Tensor) -> None:
+            expanded = layer.layout.expand(self.weights(layer, x), self._call.composition)
+            mixed = layer.layout.mix(mixed, expanded)
         squares = self._call.squares
         if squares is not None:
-            norms = layer.update_norms(mixed)
+            norms = layer.update_norms(mixed).view(*x.shape[:-1], -1)
             seen = squares.get(self._site)
             squares[self._site] = norms if seen is None else seen + norms
+        return mixed
+
+    def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        if self._route is not None:
+            self._site, weights = self._route(self._call, layer, x)
+            return weights
+        assert self._weights is not None
+        return self._weights
+
+    def _part(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        """This layer's part of what is computed once for all readers of `x`.
+
+        Weighted already, unless each layer has weights of its own.
+        """
+        source = layer.source
+        reading = self._read.get(source)
+        if reading is None or reading.x is not x:
+            parts = source.project(x) if self._route else source.mix(x, self._expand)
+            if len(parts) == 1:
+                return parts[0]
+            reading = self._read[source] = _Reading(x, parts, len(parts))
+        reading.left -= 1
+        if not reading.left:
+            del self._read[source]  # so that nothing outlives its last reader
+        return reading.parts[layer.place]
+
+    def _expand(self, layout: RankLayout) -> RankWeights:
+        found = self._expanded.get(layout)
+        if found is None:
+            assert self._weights is not None
+            found = layout.expand(self._weights, self._call.composition)
+            self._expanded[layout] = found
+        return found
+
+
+@dataclass
+class _Reading:
+    """What several bank layers get from the one tensor that they read."""
+
+    x: Tensor
+    parts: tuple[Tensor, ...]
+    left: int
+    """Layers that have not asked yet."""
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that lies in parts on several devices (FSDP), put together on each of them."""
+    gather = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    return whole_tensor(tensor).float().cpu().clone()
 
 
 def _token_batch(

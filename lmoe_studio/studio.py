@@ -1,6 +1,7 @@
 """Studio: holds a loaded L-MoE; the verbs that the interface, the command line and notebooks share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,22 +18,31 @@ from lmoe_studio.base_models import (
     over_same_weights,
     silent,
 )
-from lmoe_studio.errors import BaseMismatchError, ConfigError, ContextLengthError, TextError
+from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
+from lmoe_studio.errors import (
+    BaseMismatchError,
+    ConfigError,
+    ContextLengthError,
+    PlanError,
+    TextError,
+)
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
 from lmoe_studio.experts.places import own_banks, shipped_banks
+from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
 from lmoe_studio.generation.turns import Turns
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
-from lmoe_studio.tracing.corpus_files import CorpusFile, CorpusTexts
+from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
 from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
@@ -95,7 +105,7 @@ class Studio:
             base.tokenizer,
             self._texts,
             context_length=base.context_length,
-            turn=self._one_at_a_time,
+            turns=self._one_at_a_time,
         )
 
     @classmethod
@@ -213,25 +223,70 @@ class Studio:
             StorageError: a part cannot be written.
             PlanError: the plan does not fit this bank.
         """
-        if isinstance(corpus, str | Path):
-            if labels is not None:
-                raise ConfigError("Labels go with texts; for a file name its label_column.")
-            texts = CorpusFile(Path(corpus), text_column, label_column)
-        else:
-            texts = CorpusTexts(corpus, labels)
+        texts = _corpus(corpus, labels, text_column, label_column)
         if plan is not None:
             self._author.check(plan)
         tracer = CorpusTracer(
             self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
         )
-        return tracer.run(
-            texts,
-            Path(out),
-            CorpusOptions(plan, max_tokens, contributions, scores),
-            run=run,
-            on_progress=on_progress,
-            should_stop=should_stop,
+        with self._live_experts():
+            return tracer.run(
+                texts,
+                Path(out),
+                CorpusOptions(plan, max_tokens, contributions, scores),
+                run=run,
+                on_progress=on_progress,
+                should_stop=should_stop,
+            )
+
+    def evaluate(
+        self,
+        corpus: Path | str | Sequence[str],
+        *,
+        labels: Sequence[object] | None = None,
+        text_column: str = "text",
+        label_column: str | None = None,
+        plans: Mapping[str, RoutingPlan] | None = None,
+        max_tokens: int | None = None,
+        on_progress: Callable[[CorpusProgress], None] = lambda _: None,
+    ) -> CorpusLosses:
+        """What texts cost, in nats a token by label: is the router worth its while, and where?
+
+            studio.evaluate("texts.jsonl", label_column="skill").table()
+
+        Compared are the router, uniform weights, the base model, each expert alone, and the best of
+        those for each text and for each token in hindsight. (A token's loss under one expert comes
+        after a context that this expert read too; the last row is a mark, not a promise.)
+
+        Args:
+            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves.
+            labels: a label for each text, where the texts are given; None for one without.
+            text_column: column of the file that holds the texts.
+            label_column: column that holds their labels; None reads none.
+            plans: further plans to compare, by name.
+            max_tokens: cut longer texts to this; to what the model can read they are cut anyway.
+            on_progress: hears after each batch how far it is.
+
+        Raises:
+            DataError: the corpus cannot be read, or holds nothing to foretell.
+            PlanError: a plan does not fit this bank.
+            ConfigError: a plan has the name of one that is compared anyway.
+        """
+        texts = _corpus(corpus, labels, text_column, label_column)
+        for plan in (plans or {}).values():
+            self._author.check(plan)
+        evaluator = CorpusEvaluator(
+            self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
         )
+        with self._live_experts():
+            return evaluator.run(
+                texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
+            )
+
+    @property
+    def jobs(self) -> Jobs:
+        """Training in the background; `Jobs()` is the same, and needs no bank to be loaded."""
+        return Jobs()
 
     def bank_geometry(self) -> BankGeometry:
         """How large the experts' updates are and how alike, module by module."""
@@ -250,7 +305,7 @@ class Studio:
             TextError, ContextLengthError, PlanError: as in `trace`.
         """
         ids = self._read(text, None)
-        with self._one_at_a_time:
+        with self._live_experts(), self._one_at_a_time:
             return composition_gap(
                 self.model, ids, plan=plan and settle_prompt(plan, self._texts, ids)
             )
@@ -386,10 +441,52 @@ class Studio:
             ConfigError: a weight or the rank is out of range.
             StorageError: the folder exists or cannot be written.
         """
-        with self._one_at_a_time:
+        with self._live_experts(), self._one_at_a_time:
             return merge_and_check(
                 self.model, self.tokenizer, blend, Path(out), rank=rank, full=full
             )
+
+    @contextmanager
+    def fold(self, plan: RoutingPlan) -> Iterator[None]:
+        """Put a fixed blend into the base model's weights, so that it runs at the base's speed.
+
+            with studio.fold(lmoe.RoutingPlan([lmoe.Override.blend({"sql": 0.6, "math": 0.4})])):
+                studio.generate("Count the users.")
+
+        Inside, `trace`, `generate` and `stream` take no plan of their own; a trace shows the blend
+        as the weights applied and this plan as its plan, and beside them what the routers would
+        have said. Afterwards the base model's weights are what they were, to the last bit: they are
+        never written to. Meanwhile there is a second copy of those that the experts change.
+
+        Args:
+            plan: must fix the weights of all tokens in every layer, as for `merge`.
+
+        Raises:
+            PlanError: the plan does not fit this bank or leaves weights to the router, the base is
+                quantised, a blend is folded already, or a text or corpus is not finished.
+        """
+        folding = folded(self.model, plan)
+        with self._one_at_a_time:
+            folding.__enter__()
+            if self._one_at_a_time.calls:
+                folding.__exit__(None, None, None)
+                raise PlanError(
+                    "A text is being written, or a corpus read; a blend can be folded into the "
+                    "weights between calls only: wait for their end, or close the stream."
+                )
+        try:
+            yield
+        finally:
+            with self._one_at_a_time:
+                folding.__exit__(None, None, None)
+
+    @contextmanager
+    def _live_experts(self) -> Iterator[None]:
+        """A call, perhaps of several turns, that needs the experts beside the weights."""
+        with self._one_at_a_time.call():
+            if self.model.folded is not None:
+                raise PlanError("A blend is folded into the base model's weights; unfold it first.")
+            yield
 
     @property
     def card(self) -> BankCard:
@@ -457,6 +554,19 @@ def _same_base(base: BaseModel, wanted: str, device: str, dtype: str) -> BaseMod
         and weights.dtype == choose_dtype(dtype, place)
     )
     return base if is_same else None
+
+
+def _corpus(
+    corpus: Path | str | Sequence[str],
+    labels: Sequence[object] | None,
+    text_column: str,
+    label_column: str | None,
+) -> Corpus:
+    if not isinstance(corpus, str | Path):
+        return CorpusTexts(corpus, labels)
+    if labels is not None:
+        raise ConfigError("Labels go with texts; for a file name its label_column.")
+    return CorpusFile(Path(corpus), text_column, label_column)
 
 
 def available_banks() -> list[str]:

@@ -16,6 +16,12 @@ from lmoe_studio.base_models import EMBEDDED_BASE, BaseModel, load_base
 from lmoe_studio.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _threads(request):
+    """One thread for tiny models, whose threads would wait for each other longer than they work."""
+    torch.set_num_threads(os.cpu_count() or 1 if request.node.get_closest_marker("real") else 1)
+
+
 @pytest.fixture
 def lmoe(monkeypatch, capsys):
     """Run a command line; gives (exit code, stdout, stderr)."""

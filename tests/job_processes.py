@@ -7,7 +7,7 @@ import sys
 import time
 
 
-def until(holds, seconds=60):
+def until(holds, seconds=300):
     """Wait until something holds; fails after some seconds."""
     give_up = time.monotonic() + seconds
     while not (value := holds()):

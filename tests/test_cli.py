@@ -104,7 +104,9 @@ def test_import_makes_a_bank_that_can_be_traced(lmoe, base, bank, tmp_path):
 
 def test_train_writes_a_bank(lmoe, base, tmp_path):
     for name in ("a", "b"):
-        (tmp_path / f"{name}.jsonl").write_text('{"text": "' + name * 300 + '"}\n' * 1)
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"text": name * count}) + "\n" for count in (300, 200))
+        )
     config = {
         "name": "two", "base": str(base), "out": "two", "steps": 2, "sequence_length": 32, "rank": 2,
         "skills": [{"name": n, "train": [f"{n}.jsonl"]} for n in ("a", "b")], "device": "cpu",

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from tiny_models import ROUTERS, brute_force_logits, make_bank, make_tiny_base, peft_logits
+from tiny_models import (
+    ROUTERS,
+    brute_force_logits,
+    make_bank,
+    make_tiny_base,
+    peft_logits,
+    with_loops,
+)
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError
@@ -186,6 +193,74 @@ def test_gradients_under_checkpointing_equal_those_without(ids, scope):
     assert any("lora_b" in name for name in plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("composition", ["output", "factor"])
+def test_gradients_equal_those_of_a_loop_over_experts(ids, composition):
+    model = mixture(composition=composition, missing=[(1, "k_proj")]).train()
+    weights = run(model, ids, record=True).routing.weights.requires_grad_()
+    model(ids, routing_weights=weights).logits.logsumexp(-1).mean().backward()
+    own, weights.grad = weights.grad, None
+    factors = [expert.adapter.factors for expert in model.bank.experts]
+    for one in factors:
+        for factor in one.values():
+            factor.a.requires_grad_(), factor.b.requires_grad_()
+    loops = with_loops(make_tiny_base(), model.bank, weights, model.sites)
+    loops(ids).logits.logsumexp(-1).mean().backward()
+    torch.testing.assert_close(own, weights.grad, atol=1e-6, rtol=1e-4)
+    for name, layer in model.bank_layers.items():
+        present = [one[name] for one in factors if name in one]
+        rows = layer.source.lora_a.grad.split(layer.source.ranks)[layer.place]
+        expected = torch.cat([factor.a.grad for factor in present])
+        torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-4)
+        expected = torch.cat([factor.b.grad for factor in present], dim=1)
+        torch.testing.assert_close(layer.lora_b.grad, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_layers_that_read_one_tensor_share_one_product_and_each_parameter_is_there_once(ids):
+    model = mixture()
+    block = "model.layers.1."
+    sources = {name: layer.source for name, layer in model.bank_layers.items() if block in name}
+    q, k, v = (sources[f"{block}self_attn.{name}_proj"] for name in "qkv")
+    assert q is k is v
+    assert sources[f"{block}mlp.gate_proj"] is sources[f"{block}mlp.up_proj"]
+    assert len(set(sources.values())) == 4
+    products = []
+    for source in set(sources.values()):
+        source._product = lambda x, inner=source._product: products.append(x) or inner(x)
+    run(model, ids)
+    assert len(products) == 4
+    state = model.state_dict()
+    places = [tensor.data_ptr() for name, tensor in state.items() if "lora_" in name]
+    assert len(places) == len(set(places)) == 3 * (4 + 7)
+    learned = [p for n, p in model.named_parameters() if "lora_" in n]
+    assert sum(p.numel() for p in learned) == sum(
+        expert.adapter.num_parameters for expert in model.bank.experts
+    )
+
+
+@pytest.mark.parametrize("scope", ["layer", "module"])
+@pytest.mark.parametrize("composition", ["output", "factor"])
+def test_a_layer_that_reads_something_else_after_all_is_given_its_own(ids, scope, composition):
+    def move(module, args):
+        return (args[0] * 0.5,)
+
+    model = mixture(router=RouterSettings(scope=scope), composition=composition)
+    name = "model.layers.1.self_attn.k_proj"
+    model.bank_layers[name].register_forward_pre_hook(move)
+    out = run(model, ids, record=True)
+    loops = with_loops(make_tiny_base(), model.bank, out.routing.weights, model.sites)
+    loops.get_submodule(name).register_forward_pre_hook(move)
+    torch.testing.assert_close(out.logits, run(loops, ids).logits, atol=5e-5, rtol=0)
+
+
+def test_without_gradients_nothing_that_a_caller_holds_is_changed(ids):
+    model = mixture()
+    seen = []
+    for layer in model.bank_layers.values():
+        layer.register_forward_pre_hook(lambda _, args: seen.append((args[0], args[0].clone())))
+    run(model, ids)
+    assert all(torch.equal(now, then) for now, then in seen)
 
 
 def test_only_experts_and_routers_learn():

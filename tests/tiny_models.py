@@ -157,12 +157,18 @@ def brute_force_logits(
     bank: ExpertBank, ids: torch.Tensor, weights: torch.Tensor, sites: Sequence[Site]
 ) -> torch.Tensor:
     """Mix the experts with a loop over experts in every linear layer, from given weights."""
-    base = make_tiny_base()
+    return with_loops(make_tiny_base(), bank, weights, sites)(ids).logits
+
+
+def with_loops(
+    base: nn.Module, bank: ExpertBank, weights: torch.Tensor, sites: Sequence[Site]
+) -> nn.Module:
+    """A base model with a loop over experts beside every linear layer."""
     for name in bank.modules:
         layer = int(name.split(".")[2])
         site = next(i for i, s in enumerate(sites) if s.layer == layer and s.module in (None, name))
         base.get_submodule(name).register_forward_hook(_loop_over(bank, name, weights[:, :, site]))
-    return base(ids).logits
+    return base
 
 
 def _loop_over(bank, name, weights):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lmoe_studio.cli import bank, generate, jobs, merge, report, serve, trace, train
+from lmoe_studio.cli import bank, evaluate, generate, jobs, merge, report, serve, trace, train
 from lmoe_studio.cli.console import plain, say
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.version import __version__
@@ -21,7 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _module in (serve, trace, generate, merge, train, jobs, bank, report):  # in the order of --help
+# In the order of --help.
+for _module in (serve, trace, evaluate, generate, merge, train, jobs, bank, report):
     app.add_typer(_module.commands)
 
 

@@ -1,9 +1,12 @@
 """Messages and progress bars, on stderr; stdout is for data."""
 
+import os
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-messages = Console(stderr=True, highlight=False)
+# Of several processes that train together, the first speaks.
+messages = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def say(text: str) -> None:

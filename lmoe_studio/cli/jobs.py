@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def _start(
     config: Annotated[Path, typer.Argument(help="YAML or JSON; see docs/training.md.")],
     name: Annotated[str | None, typer.Option(help="Name the bank so instead.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Train this many steps instead.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train this many steps instead.")] = None,
     seed: Annotated[int | None, typer.Option(help="Use this seed instead.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
     copy_data: Annotated[
@@ -43,11 +43,12 @@ def _start(
     from lmoe_studio.training.config import TrainingConfig
 
     changes = {"name": name, "steps": steps, "seed": seed, "device": device}
-    settings = TrainingConfig.read(config)
-    values = settings.model_dump() | {k: v for k, v in changes.items() if v is not None}
+    changes = {option: value for option, value in changes.items() if value is not None}
+    values = TrainingConfig.read(config).model_dump(mode="json") | changes
+    settings = TrainingConfig.parse(values, source="Options")
     everything = Jobs()
     everything.adopt()  # whoever waited longer goes first
-    job = everything.start(TrainingConfig.parse(values, source=str(config)), copy_data=copy_data)
+    job = everything.start(settings, copy_data=copy_data)
     print(json.dumps(job.to_dict(), indent=2) if as_json else job.id)
     say(f"Job {job.id} trains bank '{job.name}'; `lmoe jobs watch {job.id}` shows how it goes.")
 

@@ -1,13 +1,33 @@
 """Put bank layers into a Hugging Face causal language model, and take them out again."""
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from lmoe_studio.errors import BaseMismatchError, BaseModelError
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear
+from lmoe_studio.experts.layer import (
+    CurrentMixing,
+    LoRABankLinear,
+    SharedInput,
+    check_composition,
+)
+from lmoe_studio.experts.layout import RankLayout
+from lmoe_studio.experts.lora import LoraFactors
+
+_READ_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Linear layers of one parent that read the same tensor, by their names in Llama-like models."""
+
+
+class _Place(NamedTuple):
+    """Where the factors of a layer live."""
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 def attach_bank(
@@ -26,22 +46,30 @@ def attach_bank(
 
     Raises:
         BaseMismatchError: the model lacks a layer, or its shape is another. Nothing is changed.
+        AdapterError: composition `factor` and experts of different ranks. Nothing is changed.
     """
     linears = {name: _linear(model, name, bank) for name in bank.modules}
+    places = {name: _place(linear, dtype) for name, linear in linears.items()}
+    factors = {
+        name: [_moved(expert.adapter.factors.get(name), places[name]) for expert in bank.experts]
+        for name in linears
+    }
+    for name, parts in factors.items():
+        check_composition(name, parts, bank.composition)
+    layouts = list[tuple[_Place, RankLayout]]()
     layers = {}
     for name, linear in linears.items():
-        factors = [expert.adapter.factors.get(name) for expert in bank.experts]
-        layer = LoRABankLinear(
-            linear, factors, name=name, composition=bank.composition, current=current
+        layout = _shared_layout(layouts, RankLayout(factors[name]), places[name])
+        layer = LoRABankLinear(linear, factors[name], name=name, layout=layout, current=current)
+        layers[name] = layer.train(linear.training)
+    for names in _readers_of_one_input(linears, places):
+        source = SharedInput(
+            [factors[name] for name in names],
+            [layers[name].layout for name in names],
+            bank.composition,
         )
-        place = next(linear.parameters())
-        kind = dtype or (place.dtype if place.dtype.is_floating_point else torch.bfloat16)
-        layer.lora_a.data = layer.lora_a.data.to(place.device, kind)
-        layer.lora_b.data = layer.lora_b.data.to(place.device, kind)
-        layer.expert_of_rank = layer.expert_of_rank.to(place.device)
-        layer.scale_of_rank = layer.scale_of_rank.to(place.device)
-        layer.train(linear.training)
-        layers[name] = layer
+        for place, name in enumerate(names):
+            layers[name].share(source, place)
     for name, layer in layers.items():
         model.set_submodule(name, layer)
     return layers
@@ -98,3 +126,35 @@ def _linear(model: nn.Module, name: str, bank: ExpertBank) -> nn.Module:
             f"{expected.d_out}×{expected.d_in}; this base model's is {came[0]}×{came[1]}."
         )
     return linear
+
+
+def _place(linear: nn.Module, dtype: torch.dtype | None) -> _Place:
+    weight = next(linear.parameters())
+    own = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
+    return _Place(weight.device, dtype or own)
+
+
+def _moved(factors: LoraFactors | None, place: _Place) -> LoraFactors | None:
+    return factors and replace(factors, a=factors.a.to(*place), b=factors.b.to(*place))
+
+
+def _shared_layout(
+    known: list[tuple[_Place, RankLayout]], layout: RankLayout, place: _Place
+) -> RankLayout:
+    for where, one in known:
+        if where == place and one.looks_like(layout):
+            return one
+    known.append((place, layout.to(*place)))
+    return layout
+
+
+def _readers_of_one_input(
+    linears: Mapping[str, nn.Module], places: Mapping[str, _Place]
+) -> Iterable[list[str]]:
+    """The layers, those together that read the same tensor and live in the same place."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, linear in linears.items():
+        parent, _, own = name.rpartition(".")
+        alike = next((names for names in _READ_ALIKE if own in names), own)
+        groups.setdefault((parent, alike, places[name], linear.in_features), []).append(name)
+    return groups.values()

@@ -2,11 +2,13 @@
 
 The experts lie side by side along the rank axis, so that a layer costs what one LoRA of the
 summed rank costs: no loop over experts, no tensor with an expert axis as wide as the output.
-Where the routing weights come from is not known here: the layer asks `current.mixing`.
+Layers that read the same tensor (q, k and v; gate and up) also share one product with it:
+`SharedInput`. Where the routing weights come from is not known here: the layer asks
+`current.mixing`.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -16,27 +18,27 @@ from torch import Tensor, nn
 
 from lmoe_studio.config import Composition
 from lmoe_studio.errors import AdapterError
+from lmoe_studio.experts.layout import RankLayout, RankWeights
 from lmoe_studio.experts.lora import LoraFactors
-
-RankLayout = tuple[tuple[int, float], ...]
-"""(rank, scale) of each expert in one linear layer; rank 0 where the expert leaves it alone."""
 
 
 class Mixing(Protocol):
     """What a bank layer asks of the routed forward pass around it."""
 
-    def rank_weights(
+    def mixed(
         self, layer: "LoRABankLinear", x: Float[Tensor, "batch seq d_in"]
-    ) -> Float[Tensor, "batch seq rank"] | None:
-        """The routing weight of each rank's expert; None leaves the base layer alone."""
+    ) -> Float[Tensor, "token rank"]:
+        """What `lora_b` is to be applied to, all rows of the batch one after the other."""
+        ...
+
+    def weights(
+        self, layer: "LoRABankLinear", x: Float[Tensor, "batch seq d_in"]
+    ) -> Float[Tensor, "batch seq expert"]:
+        """The routing weights in force at a layer that reads `x`."""
         ...
 
     def fresh(self) -> "Mixing":
         """The same weights for a recomputation, which must repeat every step."""
-        ...
-
-    def observe(self, layer: "LoRABankLinear", mixed: Float[Tensor, "batch seq rank"]) -> None:
-        """Hears what is about to be multiplied by `lora_b`."""
         ...
 
 
@@ -44,6 +46,52 @@ class CurrentMixing(threading.local):
     """The mixing in force in this thread; None outside a routed forward pass."""
 
     mixing: Mixing | None = None
+
+
+class SharedInput(nn.Module):
+    """The `lora_a` of the bank layers that read one tensor, stacked: one product serves them all."""
+
+    def __init__(
+        self,
+        factors: Sequence[Sequence[LoraFactors | None]],
+        layouts: Sequence[RankLayout],
+        composition: Composition,
+    ) -> None:
+        """Stack the factors of each layer, one entry an expert; `layouts` are the layers'."""
+        super().__init__()
+        self.lora_a = nn.Parameter(torch.cat([one.a for layer in factors for one in layer if one]))
+        self.composition: Composition = composition
+        self.layouts = tuple(layouts)  # a tuple: the layers have them registered
+        self.ranks = [layout.total for layout in layouts]
+        self.is_even = all(layout is layouts[0] for layout in layouts)
+
+    def project(self, x: Float[Tensor, "*batch d_in"]) -> tuple[Float[Tensor, "token rank"], ...]:
+        """`A x` for each layer, all rows of a batch one after the other."""
+        return self._product(x).flatten(0, -2).split(self.ranks, dim=-1)
+
+    def mix(
+        self, x: Float[Tensor, "*batch d_in"], expanded: Callable[[RankLayout], RankWeights]
+    ) -> tuple[Float[Tensor, "token rank"], ...]:
+        """What each layer's `lora_b` is to be applied to.
+
+        Args:
+            x: what the layers read.
+            expanded: the weights in force, for each layout.
+        """
+        first = self.layouts[0]
+        if len(self.layouts) == 1:
+            return (first.mix(self._product(x).flatten(0, -2), expanded(first)),)
+        if not self.is_even:
+            parts = zip(self.project(x), self.layouts, strict=True)
+            return tuple(layout.mix(z, expanded(layout)) for z, layout in parts)
+        z = self._product(x).view(-1, len(self.layouts), self.ranks[0])
+        scaled, plain = expanded(first)
+        alike = RankWeights(scaled.unsqueeze(1), None if plain is None else plain.unsqueeze(1))
+        return first.mix(z, alike).unbind(1)
+
+    def _product(self, x: Tensor) -> Tensor:
+        lora_a = self.lora_a
+        return F.linear(x if x.dtype == lora_a.dtype else x.to(lora_a.dtype), lora_a)
 
 
 class LoRABankLinear(nn.Module):
@@ -59,106 +107,111 @@ class LoRABankLinear(nn.Module):
         factors: Sequence[LoraFactors | None],
         *,
         name: str,
-        composition: Composition,
+        layout: RankLayout,
         current: CurrentMixing,
     ) -> None:
-        """Stack the experts' factors beside `base`.
+        """Stack the experts' `lora_b` beside `base`; `share` brings their `lora_a`.
 
         Args:
             base: the linear layer; only ever called, so a quantised one will do.
             factors: one entry an expert; None where the expert has no update here.
             name: path of the layer in the base model.
-            composition: see the class.
+            layout: of the factors.
             current: where the layer finds the routing weights of the running forward pass.
-
-        Raises:
-            AdapterError: composition `factor` and experts of different ranks.
         """
         super().__init__()
-        present = [factor for factor in factors if factor is not None]
-        if composition == "factor" and len({factor.rank for factor in present}) > 1:
-            ranks = sorted({factor.rank for factor in present})
-            raise AdapterError(
-                f"Composition 'factor' averages the factors and so needs experts of one rank, but "
-                f"{name} has ranks {', '.join(map(str, ranks))}; use composition 'output'."
-            )
         self.base = base
         self.name = name
-        self.composition = composition
-        self.layout: RankLayout = tuple((f.rank, f.scale) if f else (0, 0.0) for f in factors)
-        self.lora_a = nn.Parameter(torch.cat([factor.a for factor in present], dim=0))
-        self.lora_b = nn.Parameter(torch.cat([factor.b for factor in present], dim=1))
-        ranks = torch.tensor([rank for rank, _ in self.layout])
-        experts = torch.arange(len(factors))
-        self.register_buffer("expert_of_rank", experts.repeat_interleave(ranks), persistent=False)
-        scales = torch.tensor([scale for _, scale in self.layout])
-        self.register_buffer("scale_of_rank", scales.repeat_interleave(ranks), persistent=False)
-        self.expert_of_rank: Tensor
-        self.scale_of_rank: Tensor
+        self.layout = layout
+        self.lora_b = nn.Parameter(torch.cat([factor.b for factor in factors if factor], dim=1))
         self._current = current
+
+    def share(self, source: SharedInput, place: int) -> None:
+        """Take this place among the layers of a shared input.
+
+        Only the first of them has it as a submodule: its `lora_a` is one parameter, not several.
+        """
+        self._source = (source,)
+        self.place = place
+        if place == 0:
+            self.shared = source
+
+    @property
+    def source(self) -> SharedInput:
+        """Where `lora_a` is."""
+        return self._source[0]
+
+    @property
+    def lora_a(self) -> Float[Tensor, "rank d_in"]:
+        """This layer's rows of the stacked parameter."""
+        return self.source.lora_a.split(self.source.ranks)[self.place]
 
     def forward(self, x: Float[Tensor, "batch seq d_in"]) -> Float[Tensor, "batch seq d_out"]:
         y = self.base(x)
         mixing = self._current.mixing
-        weights = mixing.rank_weights(self, x) if mixing else None
-        if mixing is None or weights is None:
-            return y
-        mixed = self.mix(x, weights)
-        mixing.observe(self, mixed)
-        return y + F.linear(mixed, self.lora_b).to(y.dtype)
+        return y if mixing is None else add_product(y, mixing.mixed(self, x), self.lora_b)
+
+    def routing_weights(
+        self, x: Float[Tensor, "batch seq d_in"]
+    ) -> Float[Tensor, "batch seq expert"] | None:
+        """The weights in force in this thread; None where the base layer is alone."""
+        mixing = self._current.mixing
+        return mixing.weights(self, x) if mixing else None
 
     def mix(
         self,
         x: Float[Tensor, "batch seq d_in"],
-        weights: Float[Tensor, "batch seq rank"],
-        composition: Composition | None = None,
-    ) -> Float[Tensor, "batch seq rank"]:
-        """What `lora_b` is to be applied to, experts side by side, in this or another composition."""
-        z = F.linear(x.to(self.lora_a.dtype), self.lora_a)
-        weights = weights.to(z.dtype)
-        if (composition or self.composition) == "factor":
-            each = (z * weights).unflatten(-1, (-1, self._common_rank))
-            shared = each.sum(dim=-2, keepdim=True)  # Σ_j w_j A_j x, of one expert's rank
-            z = shared.expand_as(each).flatten(-2)
-        return z * (weights * self.scale_of_rank.to(z.dtype))
+        weights: Float[Tensor, "batch seq expert"],
+        composition: Composition,
+    ) -> Float[Tensor, "token rank"]:
+        """What `lora_b` would be applied to under these weights and this composition."""
+        z = self.source.project(x)[self.place]
+        return self.layout.mix(z, self.layout.expand(weights, composition))
 
-    def expand(self, weights: Float[Tensor, "*batch expert"]) -> Float[Tensor, "*batch rank"]:
-        """Repeat each expert's weight over its ranks."""
-        return weights[..., self.expert_of_rank]
-
-    def update_norms(
-        self, mixed: Float[Tensor, "batch seq rank"]
-    ) -> Float[Tensor, "batch seq expert"]:
+    def update_norms(self, mixed: Float[Tensor, "token rank"]) -> Float[Tensor, "token expert"]:
         """Squared norm of each expert's share of the update, `‖B_i mixed_i‖²`, in float32.
 
         Uses `‖B v‖² = vᵀ (BᵀB) v`, so that no `[batch, seq, expert, d_out]` tensor is built.
         """
-        b = self.lora_b.detach().float()
-        own = self.expert_of_rank[:, None] == self.expert_of_rank[None, :]
-        gram = (b.T @ b) * own
+        b, owner = self.lora_b.detach().float(), self.layout.owner.float()
+        gram = (b.T @ b) * (owner @ owner.T)
         mixed = mixed.detach().float()
-        squares = (mixed @ gram) * mixed
-        norms = squares.new_zeros(*squares.shape[:-1], len(self.layout))
-        return norms.index_add_(-1, self.expert_of_rank, squares).clamp_min_(0)
+        return (((mixed @ gram) * mixed) @ owner).clamp_min_(0)
 
     def split(self) -> list[LoraFactors | None]:
         """The experts' factors again, in order, as views of the stacked parameters."""
-        ranks = [rank for rank, _ in self.layout]
+        layout = self.layout
         parts = zip(
-            self.lora_a.detach().split(ranks, 0), self.lora_b.detach().split(ranks, 1), strict=True
+            self.lora_a.detach().split(layout.ranks, 0),
+            self.lora_b.detach().split(layout.ranks, 1),
+            layout.scales,
+            strict=True,
         )
-        return [
-            LoraFactors(a, b, scale) if rank else None
-            for (a, b), (rank, scale) in zip(parts, self.layout, strict=True)
-        ]
+        return [LoraFactors(a, b, scale) if len(a) else None for a, b, scale in parts]
 
-    def rank_weights(
-        self, x: Float[Tensor, "batch seq d_in"]
-    ) -> Float[Tensor, "batch seq rank"] | None:
-        """The weights in force in this thread; None where the base layer is alone."""
-        mixing = self._current.mixing
-        return mixing.rank_weights(self, x) if mixing else None
 
-    @property
-    def _common_rank(self) -> int:
-        return max(rank for rank, _ in self.layout)
+def check_composition(
+    name: str, factors: Sequence[LoraFactors | None], composition: Composition
+) -> None:
+    """Raise AdapterError for composition `factor` and experts of different ranks."""
+    ranks = sorted({factor.rank for factor in factors if factor})
+    if composition == "factor" and len(ranks) > 1:
+        raise AdapterError(
+            f"Composition 'factor' averages the factors and so needs experts of one rank, but "
+            f"{name} has ranks {', '.join(map(str, ranks))}; use composition 'output'."
+        )
+
+
+def add_product(
+    y: Float[Tensor, "batch seq d_out"],
+    mixed: Float[Tensor, "token rank"],
+    lora_b: Float[Tensor, "d_out rank"],
+) -> Float[Tensor, "batch seq d_out"]:
+    """`y + B mixed` in one operation; without gradients into `y` itself, which is ours alone."""
+    if not (y.dtype == mixed.dtype == lora_b.dtype and y.is_contiguous()):
+        return y + torch.mm(mixed, lora_b.t()).to(y.dtype).view_as(y)
+    flat = y.view(-1, y.shape[-1])
+    if torch.is_grad_enabled():
+        return torch.addmm(flat, mixed, lora_b.t()).view_as(y)
+    flat.addmm_(mixed, lora_b.t())
+    return y

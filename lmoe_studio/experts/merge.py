@@ -92,7 +92,7 @@ def merge_experts(
     factors, errors = {}, {}
     for name in bank.modules:
         weights = blends[0] if isinstance(blend, Mapping) else blends[_block(name)]
-        exact = _averaged(bank, name, weights)
+        exact = averaged(bank, name, weights)
         if exact is not None:
             factors[name], errors[name] = _reduce(exact, rank)
     return Merged(LoraAdapter(factors, bank.base.id), errors)
@@ -107,7 +107,7 @@ def add_to_base(model: nn.Module, adapter: LoraAdapter) -> None:
         weight.copy_(weight.double() + update.to(weight.device))
 
 
-def _averaged(bank: ExpertBank, name: str, weights: Blend) -> LoraFactors | None:
+def averaged(bank: ExpertBank, name: str, weights: Blend) -> LoraFactors | None:
     """The blend of one module in float64 and unit scale; None where no expert takes part."""
     parts = [
         (weights[expert.name], expert.adapter.factors[name])

@@ -6,12 +6,11 @@ Everything that can be wrong with a call is found here, before the model runs.
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lmoe_studio.errors import ConfigError, ContextLengthError, TextError
+from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextError
 from lmoe_studio.generation.comparison import BASE, Comparison, identical_runs
 from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.generation.score import score_continuation
@@ -22,7 +21,8 @@ from lmoe_studio.generation.text import (
     generate_texts,
     stream_texts,
 )
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.generation.turns import SteadyTurns, Turns
+from lmoe_studio.mixture import FOLDED, MixtureModel
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.recording import Recording
@@ -44,13 +44,13 @@ class Author:
         texts: TokenTexts,
         *,
         context_length: int,
-        turn: AbstractContextManager[object],
+        turns: Turns,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._texts = texts
         self._context_length = context_length
-        self._turn = turn
+        self._turns = turns
 
     def write(
         self,
@@ -60,6 +60,8 @@ class Author:
         options: Mapping[str, Any],
     ) -> Iterator[list[Piece | None]]:
         """Check everything at once, then give the pieces of a batch: one prompt, a plan a row."""
+        if self._model.folded is not None and any(plans):
+            raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
         ids = self._read_prompt(prompt, chat=settings.chat)
         length = len(ids) + settings.max_new_tokens
@@ -72,16 +74,17 @@ class Author:
         recording = None
         if settings.trace:
             recording = Recording(settings.alternatives, contributions=settings.contributions)
-        return stream_texts(
+        pieces = stream_texts(
             self._model,
             self._texts,
             [TextRequest(prompt, ids, plan, settings, seed, settings.stop) for plan in plans],
             max_new_tokens=settings.max_new_tokens,
             end_ids=self._end_ids,
             should_stop=_asked(should_stop),
-            turn=self._turn,
+            turn=SteadyTurns(self._turns, lambda: self._model.folded),
             recording=recording,
         )
+        return self._as_one_call(pieces)
 
     def compare(
         self,
@@ -121,6 +124,10 @@ class Author:
             new_tokens=new_tokens,
         )
 
+    def _as_one_call(self, pieces: Iterator[list[Piece | None]]) -> Iterator[list[Piece | None]]:
+        with self._turns.call():
+            yield from pieces
+
     def _score(
         self, prompt: str, reference: str, plans: Mapping[str, RoutingPlan | None], *, chat: bool
     ) -> dict[str, float]:
@@ -130,7 +137,7 @@ class Author:
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
         scores = score_continuation(
-            self._model, self._texts, before, after, list(plans.values()), turn=self._turn
+            self._model, self._texts, before, after, list(plans.values()), turn=self._turns
         )
         return dict(zip(plans, scores, strict=True))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from lmoe_studio.generation.sampling import Sampler
+from lmoe_studio.generation.shared_prompts import PromptReadings
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
@@ -112,22 +113,36 @@ class _Batch:
         self._recording = recording
         self._device = next(model.parameters()).device
         self._width = max(len(row.prompt) for row in rows)
-        lengths = [len(row.prompt) for row in rows]
-        self._mask = self._padding_mask(lengths) if len(set(lengths)) > 1 else None
+        self._mask: Tensor | None = None
         self._cache: Cache | None = None
 
     def read_prompts(self, should_stop: Callable[[], bool]) -> Tensor | None:
         """Logits `[batch, vocab]` for the first new token; None if told to stop."""
-        padded = [[0] * (self._width - len(row.prompt)) + row.prompt for row in self._rows]
+        rows = self._rows
+        plans = [self._plan_of(i, row.prompt) for i, row in enumerate(rows)]
+        readings = PromptReadings.of([row.prompt for row in rows], plans)
+        padded = [[0] * (self._width - len(prompt)) + prompt for prompt in readings.prompts]
         ids = torch.tensor(padded, device=self._device)
-        plans = [self._plan_of(i, row.prompt) for i, row in enumerate(self._rows)]
-        stride = max(_PASS // len(self._rows), 1)
+        self._mask = self._padding_mask(readings.prompts)
+        stride = max(_PASS // len(ids), 1)
         logits = None
         for start in range(0, self._width, stride):
             if should_stop():
                 return None
-            logits = self._forward(ids[:, start : start + stride], plans, start, step=-1)
+            piece = ids[:, start : start + stride]
+            logits = self._forward(piece, readings.plans, start, step=-1, of_row=readings.of_row)
+        if logits is not None and readings.of_row is not None:
+            logits = self._hand_out(logits, torch.tensor(readings.of_row, device=self._device))
         return logits
+
+    @torch.inference_mode()
+    def _hand_out(self, logits: Tensor, of_row: Tensor) -> Tensor:
+        """Give each row what its reading left: cache, mask and logits."""
+        assert self._cache is not None
+        self._cache.batch_select_indices(of_row)
+        if self._mask is not None:
+            self._mask = self._mask[of_row]
+        return logits[of_row]
 
     def read(self, tokens: list[int], step: int) -> Tensor:
         """Logits `[batch, vocab]` for the token after these, which are those of `step`."""
@@ -147,7 +162,13 @@ class _Batch:
 
     @torch.inference_mode()
     def _forward(
-        self, ids: Tensor, plans: list[RoutingPlan | None], start: int, *, step: int
+        self,
+        ids: Tensor,
+        plans: list[RoutingPlan | None],
+        start: int,
+        *,
+        step: int,
+        of_row: list[int] | None = None,
     ) -> Tensor:
         recording = self._recording
         with self._turn:
@@ -164,11 +185,14 @@ class _Batch:
             )
         self._cache = output.past_key_values
         if recording is not None:
-            recording.add(ids, output)
+            recording.add(ids, output, of_row)
         return output.logits[:, -1]
 
-    def _padding_mask(self, lengths: list[int]) -> Tensor:
-        first = self._width - torch.tensor(lengths, device=self._device)
+    def _padding_mask(self, prompts: list[list[int]]) -> Tensor | None:
+        lengths = {len(prompt) for prompt in prompts}
+        if len(lengths) == 1:
+            return None
+        first = self._width - torch.tensor([len(prompt) for prompt in prompts], device=self._device)
         return (torch.arange(self._width, device=self._device) >= first[:, None]).long()
 
     def _mask_until(self, stop: int) -> Tensor | None:

@@ -1,10 +1,11 @@
-"""How likely a given text is after a prompt, under several plans, in one pass."""
+"""How likely a given text is after a prompt, under several plans."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 
+from lmoe_studio.generation.shared_prompts import PromptReadings
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
@@ -26,20 +27,24 @@ def score_continuation(
     The tokens of `after` count as generated, the first of them being step 0.
     """
     device = next(model.parameters()).device
-    ids = torch.tensor([before + after] * len(plans), device=device)
-    steps = torch.arange(ids.shape[1], device=device) - len(before)
     settled = [_settle(plan, texts, before, after) for plan in plans]
+    readings = PromptReadings.of([before] * len(plans), settled)
+    of_row = torch.tensor(readings.of_row or range(len(plans)), device=device)
+    prompts, target = (
+        torch.tensor(readings.prompts, device=device),
+        torch.tensor(after, device=device),
+    )
+    steps = torch.arange(len(after), device=device).expand(len(plans), -1)
     with turn:
-        output = model(
-            ids,
-            plan=settled,
-            steps=steps.clamp_min(-1).expand_as(ids),
-            logits_to_keep=len(after) + 1,
+        read = model(prompts, plan=readings.plans, use_cache=True, logits_to_keep=1)
+        cache = read.past_key_values
+        cache.batch_select_indices(of_row)
+        rest = model(
+            target.expand(len(plans), -1), plan=settled, steps=steps, past_key_values=cache
         )
-    target = torch.tensor(after, device=device)[:, None]
+    logits = torch.cat([read.logits[of_row], rest.logits[:, :-1]], dim=1)
     return [
-        float(row[:-1].float().log_softmax(dim=-1).gather(-1, target).sum())
-        for row in output.logits
+        float(row.float().log_softmax(dim=-1).gather(-1, target[:, None]).sum()) for row in logits
     ]
 
 

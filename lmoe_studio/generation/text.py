@@ -169,6 +169,9 @@ class _Writer:
 
     def plan_for(self, ids: Sequence[int]) -> RoutingPlan | None:
         """The plan for a pass that ends with these tokens."""
+        if self._model.folded is not None:
+            self._plan = self._model.folded.plan
+            return None
         source = self._request.plan
         if source is None or isinstance(source, RoutingPlan):
             self._plan, may_change = source, False

@@ -2,6 +2,10 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from lmoe_studio.errors import PlanError
 
 
 class Turns:
@@ -13,6 +17,7 @@ class Turns:
     def __init__(self) -> None:
         self._door = threading.Lock()
         self._queue: deque[threading.Lock] = deque()  # the first one has its turn
+        self._calls = 0
 
     def __enter__(self) -> None:
         ticket = threading.Lock()
@@ -32,9 +37,47 @@ class Turns:
             ticket = self._queue[0]
         self._leave(ticket)
 
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A call that takes several turns, and wants the same model in each."""
+        with self._door:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._door:
+                self._calls -= 1
+
+    @property
+    def calls(self) -> int:
+        """How many such calls are under way."""
+        with self._door:
+            return self._calls
+
     def _leave(self, ticket: threading.Lock) -> None:
         with self._door:
             was_first = self._queue[0] is ticket
             self._queue.remove(ticket)
             if was_first and self._queue:
                 self._queue[0].release()
+
+
+class SteadyTurns:
+    """The turns of one call: refused once what it runs on is no longer what it began with."""
+
+    def __init__(self, turns: Turns, state: Callable[[], object]) -> None:
+        self._turns = turns
+        self._state = state
+        self._at_first = state()
+
+    def __enter__(self) -> None:
+        self._turns.__enter__()
+        if self._state() is not self._at_first:
+            self._turns.__exit__()
+            raise PlanError(
+                "A blend was folded into the base model's weights, or unfolded, while this text "
+                "was being written; write it anew."
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._turns.__exit__()

@@ -5,7 +5,8 @@
     ├── data/<skill>/   copies of the texts, where they were asked for
     ├── log.txt         what the process printed
     ├── lock            held by the process as long as it lives
-    └── run/            checkpoints; gone once the bank is written
+    ├── run/            checkpoints; gone once the bank is written
+    └── spare           while it runs: space for a last word on a full disk
 
 It can be looked at, copied, and found again when the record of the job is lost.
 """
@@ -37,6 +38,11 @@ def lock_file(folder: Path) -> Path:
 def run_folder(folder: Path) -> Path:
     """Checkpoints, for `run_training`."""
     return folder / "run"
+
+
+def spare_file(folder: Path) -> Path:
+    """Space that a running job gives up when the disk is full."""
+    return folder / "spare"
 
 
 def write_config(config: TrainingConfig, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Jobs: start, watch and steer training in the background."""
 
-import os
 import secrets
 import shutil
 import time
@@ -10,24 +9,17 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from lmoe_studio.errors import ConfigError, DataError, JobError, StorageError
+from lmoe_studio.errors import ConfigError, JobError, StorageError
 from lmoe_studio.experts.places import shipped_banks
 from lmoe_studio.home import banks_folder, home_folder
-from lmoe_studio.jobs.folder import (
-    config_file,
-    lock_file,
-    log_tail,
-    with_copied_data,
-    write_config,
-)
+from lmoe_studio.jobs.folder import config_file, lock_file, log_tail
 from lmoe_studio.jobs.job import Job, JobEvent, JobState
 from lmoe_studio.jobs.launch import start_worker
 from lmoe_studio.jobs.locks import FileLock, is_locked
+from lmoe_studio.jobs.prepare import check_files, fill, new_folder
 from lmoe_studio.jobs.store import JobStore
 from lmoe_studio.training.config import TrainingConfig
 
-_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another
-_ID_LENGTH = 5
 _GONE = (
     "Its process ended without a word (killed, out of memory, or the machine was restarted); "
     "resume it to go on from its last checkpoint."
@@ -67,12 +59,13 @@ class Jobs:
             DataError: a file of texts is not there.
             StorageError: the home folder cannot be written.
         """
-        _check_files(config)
+        check_files(config)
+        out = banks_folder(self.home) / config.name
         with self._alone():
             self._check_name(config.name)
-            folder, lock = self._new_folder()
+            folder, lock = new_folder(self._store.jobs_folder)
             try:
-                self._fill(folder, config, copy_data=copy_data)
+                fill(folder, config.model_copy(update={"out": out}), copy_data=copy_data)
                 self._store.add(folder.name, config.name, config.steps)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -165,17 +158,21 @@ class Jobs:
             JobError: there is no such job, it is done or lives, or its folder is gone.
             ConfigError: another job has made a bank of that name meanwhile.
         """
-        found = self.get(job)
-        if found.state is JobState.DONE:
-            raise JobError(f"Job {found.id} is done; start a new one to train again.")
-        if found.is_live:
-            raise JobError(f"Job {found.id} is {found.state}; there is nothing to resume.")
-        if not config_file(found.folder).is_file():
-            raise JobError(f"Job {found.id}: {_NO_FOLDER}")
         with self._alone():
+            found = self.get(job)
+            if found.state is JobState.DONE:
+                raise JobError(f"Job {found.id} is done; start a new one to train again.")
+            if found.is_live:
+                raise JobError(f"Job {found.id} is {found.state}; there is nothing to resume.")
+            if not config_file(found.folder).is_file():
+                raise JobError(f"Job {found.id}: {_NO_FOLDER}")
             self._check_name(found.name, of=found.id)
             lock = self._take(found)
-            self._store.requeue(found.id)
+            try:
+                self._store.requeue(found.id)
+            except BaseException:
+                lock.release()
+                raise
         return self._launch(found.folder, lock)
 
     def remove(self, job: str) -> None:
@@ -223,16 +220,13 @@ class Jobs:
         if not config_file(job.folder).is_file():
             self._store.finish(job.id, JobState.FAILED, _NO_FOLDER)
             return
-        lock = FileLock.take(lock_file(job.folder), patience=0.1)
-        if lock is None:
+        if is_locked(lock_file(job.folder)):
             return
-        noted = self._store.job(job.id)
+        noted = self._store.job(job.id)  # it may have ended between the two looks
+        if noted is not None and noted.state is JobState.RUNNING:
+            self._store.finish(job.id, JobState.INTERRUPTED, _GONE)
         if noted is not None and noted.state is JobState.QUEUED:
-            self._launch(job.folder, lock)
-            return
-        with lock:
-            if noted is not None and noted.state is JobState.RUNNING:
-                self._store.finish(job.id, JobState.INTERRUPTED, _GONE)
+            self._launch(job.folder, self._take(job))
 
     def _adopt_stray(self, folder: Path) -> None:
         """Make a folder without a record a job again; delete what a start or a removal left."""
@@ -309,47 +303,3 @@ class Jobs:
             raise ConfigError(
                 f"name: there is a bank '{name}' already ({folder}); choose another name."
             )
-
-    def _new_folder(self) -> tuple[Path, FileLock]:
-        """A folder with a new id, locked from its beginning."""
-        while True:
-            id = "".join(secrets.choice(_LETTERS) for _ in range(_ID_LENGTH))
-            folder = self._store.folder(id)
-            if not folder.exists() and self._store.job(id) is None:
-                break
-        try:
-            folder.mkdir()
-            lock = FileLock.take(lock_file(folder))
-        except OSError as error:
-            raise StorageError(f"{folder} cannot be made: {error.strerror or error}.") from None
-        assert lock is not None, "nobody else knows this folder"
-        return folder, lock
-
-    def _fill(self, folder: Path, config: TrainingConfig, *, copy_data: bool) -> None:
-        try:
-            if copy_data:
-                config = with_copied_data(config, folder)
-            out = banks_folder(self.home) / config.name
-            write_config(_with_absolute_paths(config.model_copy(update={"out": out})), folder)
-        except OSError as error:
-            where = error.filename or folder
-            raise StorageError(f"{where} cannot be copied or written: {error.strerror}.") from None
-
-
-def _check_files(config: TrainingConfig) -> None:
-    for skill in config.skills:
-        for file in (*skill.train, *skill.held_out):
-            if not os.access(file, os.R_OK):
-                why = "cannot be read" if file.exists() else "is not there"
-                raise DataError(f"{file}, of skill '{skill.name}', {why}.")
-
-
-def _with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
-    """A config that means the same wherever it is read."""
-    config = config.relative_to(Path.cwd())
-    folders = {
-        field: str(Path(value).absolute())
-        for field in ("base", "bank")
-        if (value := getattr(config, field)) is not None and Path(value).is_dir()
-    }
-    return config.model_copy(update=folders)

@@ -7,11 +7,10 @@ import sysconfig
 from pathlib import Path
 from threading import Thread
 
-import lmoe_studio
 from lmoe_studio.jobs.folder import log_file
 from lmoe_studio.jobs.locks import FileLock
 
-_PACKAGE_PARENT = Path(lmoe_studio.__file__).parents[1]
+_PACKAGE_PARENT = Path(__file__).parents[2]
 
 
 def start_worker(folder: Path, lock: FileLock) -> int:

@@ -16,7 +16,7 @@ from lmoe_studio.errors import StorageError
 from lmoe_studio.home import banks_folder
 from lmoe_studio.jobs.job import Job, JobEvent, JobState, now
 from lmoe_studio.jobs.locks import FileLock
-from lmoe_studio.training.events import Event, StepDone, event_from_dict, event_to_dict
+from lmoe_studio.training.events import EvalDone, Event, StepDone, event_from_dict, event_to_dict
 
 SCHEMA_VERSION = 1
 _TABLES = """
@@ -151,7 +151,7 @@ class JobStore:
         with self._write(durable=False) as db:
             db.execute(
                 "INSERT OR REPLACE INTO events (job, kind, step, time, body) VALUES (?, ?, ?, ?, ?)",
-                (job, values["kind"], step, now(), json.dumps(values, ensure_ascii=False)),
+                (job, _kind(event), step, now(), json.dumps(values, ensure_ascii=False)),
             )
             if isinstance(event, StepDone):
                 db.execute("UPDATE jobs SET step = ? WHERE id = ?", (step, job))
@@ -293,6 +293,12 @@ class JobStore:
 
 
 _LAST_PLACE = "(SELECT coalesce(max(place), 0) + 1 FROM jobs)"
+
+
+def _kind(event: Event) -> str:
+    """What an event is kept as. The final evaluation is one of its own, beside that of its step."""
+    is_final = isinstance(event, EvalDone) and event.final
+    return f"{type(event).__name__}{' (final)' if is_final else ''}"
 
 
 def _event(body: str) -> Event | None:

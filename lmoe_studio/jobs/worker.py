@@ -20,7 +20,7 @@ from threading import Event as Flag
 from types import FrameType
 
 from lmoe_studio.errors import LMoEError, StorageError, TrainingStopped
-from lmoe_studio.jobs.folder import config_file, lock_file, run_folder
+from lmoe_studio.jobs.folder import config_file, lock_file, run_folder, spare_file
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.locks import FileLock, is_locked
 from lmoe_studio.jobs.log_lines import log_line
@@ -30,6 +30,7 @@ from lmoe_studio.training.events import Event, Finished
 
 _POLL = 0.2  # seconds between two looks at the queue
 _NICENESS = 10  # whoever uses the Studio meanwhile goes first
+_SPARE = 262_144  # bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,8 +89,10 @@ class Worker:
         with turn:
             self.store.begin(self.id)
             os.nice(_NICENESS)
+            keep_room(self.folder)
             state, reason = outcome(self._train)
             say(reason or f"The job is {state}.")
+            spare_file(self.folder).unlink(missing_ok=True)
             self.store.finish(self.id, state, reason)
         return 0 if state in (JobState.DONE, JobState.CANCELLED) else 1
 
@@ -114,9 +117,9 @@ class Worker:
         return False
 
     def _train(self) -> None:
-        if self.store.has_event(self.id, Finished):
-            return  # killed when all was done but the last note
         config = TrainingConfig.read(config_file(self.folder))
+        if self.store.has_event(self.id, Finished) and config.out.is_dir():
+            return  # killed when all was done but the last note
         from lmoe_studio.training.run import run_training
 
         run_training(
@@ -157,6 +160,12 @@ def outcome(train: Callable[[], None]) -> tuple[JobState, str | None]:
             f"Something unexpected went wrong ({type(error).__name__}: {first}); the log says where."
         )
     return JobState.DONE, None
+
+
+def keep_room(folder: Path) -> None:
+    """Occupy some space, so that on a full disk there is room to note why the job was interrupted."""
+    with suppress(OSError):
+        spare_file(folder).write_bytes(os.urandom(_SPARE))
 
 
 def say(line: str) -> None:

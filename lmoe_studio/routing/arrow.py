@@ -27,9 +27,12 @@ class ArrowRouter(Router):
         self.prototypes: Tensor
 
     def score(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+        self,
+        hidden: Float[Tensor, "batch seq d_in"],
+        shrink: Float[Tensor, "batch seq 1"],
+        tokens: TokenBatch,
     ) -> Float[Tensor, "batch seq expert"]:
-        return (hidden @ self.prototypes.T).abs()
+        return (hidden @ self.prototypes.T).abs() * shrink
 
 
 def prototype(

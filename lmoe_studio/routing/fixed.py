@@ -15,7 +15,10 @@ class UniformRouter(Router):
         self.num_experts = len(spec.experts)
 
     def score(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+        self,
+        hidden: Float[Tensor, "batch seq d_in"],
+        shrink: Float[Tensor, "batch seq 1"],
+        tokens: TokenBatch,
     ) -> Float[Tensor, "batch seq expert"]:
         return hidden.new_zeros(*hidden.shape[:-1], self.num_experts)
 

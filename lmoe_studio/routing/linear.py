@@ -23,6 +23,9 @@ class LinearRouter(Router):
         self.bias = nn.Parameter(spec.state.get("bias", torch.zeros(shape[0])).float().clone())
 
     def score(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+        self,
+        hidden: Float[Tensor, "batch seq d_in"],
+        shrink: Float[Tensor, "batch seq 1"],
+        tokens: TokenBatch,
     ) -> Float[Tensor, "batch seq expert"]:
-        return F.linear(hidden, self.weight, self.bias)
+        return torch.addcmul(self.bias, F.linear(hidden, self.weight), shrink)

@@ -64,9 +64,16 @@ class Router(nn.Module):
         self.settings = spec.settings
 
     def score(
-        self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch
+        self,
+        hidden: Float[Tensor, "batch seq d_in"],
+        shrink: Float[Tensor, "batch seq 1"],
+        tokens: TokenBatch,
     ) -> Float[Tensor, "batch seq expert"]:
-        """Router logits from float32, RMS-normalised hidden states."""
+        """Router logits from float32 hidden states and what RMS normalisation multiplies them by.
+
+        Apart, because a router that is linear in the hidden states can multiply its few scores
+        instead of the wide states, which training would have to keep a second time.
+        """
         raise NotImplementedError
 
     def forward(self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch) -> RouterOutput:
@@ -76,7 +83,8 @@ class Router(nn.Module):
         return self._route(hidden, tokens)
 
     def _route(self, hidden: Float[Tensor, "batch seq d_in"], tokens: TokenBatch) -> RouterOutput:
-        logits = self.score(rms(hidden.float()), tokens)
+        hidden = hidden.float()
+        logits = self.score(hidden, inverse_rms(hidden), tokens)
         probs = activate(logits, self.settings)
         return RouterOutput(logits, probs, keep_top_k(probs, self.settings))
 
@@ -85,9 +93,15 @@ class Router(nn.Module):
         return keep_top_k(activate(logits, self.settings), self.settings)
 
 
-def rms(hidden: Float[Tensor, "*batch d_in"], eps: float = 1e-6) -> Float[Tensor, "*batch d_in"]:
-    """RMS normalisation without parameters: deep blocks' large states do not saturate a softmax."""
-    return hidden * torch.rsqrt(hidden.square().mean(dim=-1, keepdim=True) + eps)
+def inverse_rms(
+    hidden: Float[Tensor, "*batch d_in"], eps: float = 1e-6
+) -> Float[Tensor, "*batch 1"]:
+    """What RMS normalisation without parameters multiplies by: `1 / sqrt(mean(h²) + eps)`.
+
+    Deep blocks' large states then do not saturate a softmax.
+    """
+    norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    return (norm.square() / hidden.shape[-1] + eps).rsqrt()
 
 
 def activate(

@@ -12,18 +12,27 @@ _SAME = 1e-6
 
 
 def static_blends(
-    plan: RoutingPlan, *, experts: tuple[str, ...], num_layers: int
+    plan: RoutingPlan,
+    *,
+    experts: tuple[str, ...],
+    num_layers: int,
+    why: str = "a merge has one set of weights for all tokens",
 ) -> list[dict[str, float]]:
     """The weights that a plan fixes, for each layer.
 
     The plan is run on what different routers might say; where its answer differs, it depends on
     the router, and so on the token.
 
+    Args:
+        plan: what a person asks for.
+        experts: the bank's expert names, in order.
+        num_layers: decoder blocks of the model.
+        why: for the message about a plan that depends on the token.
+
     Raises:
         PlanError: the plan does not fit the bank, or its weights depend on the token.
     """
     check_plan(plan, experts=experts, num_layers=num_layers)
-    why = "a merge has one set of weights for all tokens"
     for number, override in enumerate(plan.overrides, start=1):
         if override.tokens != "all" and override.strength > 0:
             raise PlanError(

@@ -21,7 +21,7 @@ def composition_gap(
     after a difference that the layers before it made. See `Studio.composition_gap`.
     """
     for layer in model.bank_layers.values():
-        ranks = {rank for rank, _ in layer.layout if rank}
+        ranks = {rank for rank in layer.layout.ranks if rank}
         if len(ranks) > 1:
             raise AdapterError(
                 f"The experts have different ranks in {layer.name} "
@@ -44,7 +44,7 @@ def composition_gap(
 
 
 def _measure(rows: list[dict[str, Any]], layer: LoRABankLinear, x: Tensor) -> None:
-    weights = layer.rank_weights(x)
+    weights = layer.routing_weights(x)
     if weights is None:
         return
     mixed = {kind: layer.mix(x, weights, kind) for kind in ("output", "factor")}

@@ -23,6 +23,7 @@ from lmoe_studio.errors import DataError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.mixture import MixtureModel, RoutingRecord
 from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.tracing.batches import batches_of_like_length, padded
 from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, Survey, survey
 from lmoe_studio.tracing.corpus_parts import (
     CorpusRun,
@@ -146,34 +147,20 @@ class CorpusTracer:
         yield rows
 
     def _batches(self, rows: list["_Row"]) -> list[list["_Row"]]:
-        """Rows of like length together, so that little is padding; the longest come first."""
         device = next(self.model.parameters()).device.type
         most = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
-        batches = list[list[_Row]]()
-        for row in sorted(rows, key=lambda row: -len(row.ids)):
-            if not row.ids:
-                continue
-            if batches and len(batches[-1][0].ids) * (len(batches[-1]) + 1) <= most:
-                batches[-1].append(row)
-            else:
-                batches.append([row])
-        return batches
+        return batches_of_like_length(rows, lambda row: len(row.ids), most)
 
     @torch.inference_mode()
     def _trace(
         self, rows: list["_Row"], run: str, options: CorpusOptions
     ) -> dict[int, "_TracedText"]:
         device = next(self.model.parameters()).device
-        ids = torch.zeros(len(rows), len(rows[0].ids), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-            mask[index, : len(row.ids)] = 1
-        is_even = bool(mask.all())
+        ids, mask = padded([row.ids for row in rows])
         with self.turn:
             output = self.model(
                 ids.to(device),
-                None if is_even else mask.to(device),
+                None if mask is None else mask.to(device),
                 plan=[settle_prompt(options.plan, self.texts, row.ids) for row in rows]
                 if options.plan
                 else None,

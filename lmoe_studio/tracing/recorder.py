@@ -79,7 +79,8 @@ def record_prompt(
     output = model(batch, plan=settled, record=True, contributions=contributions)
     assert output.routing is not None
     scores = score_tokens(output.logits[0], batch[0], alternatives)
-    return make_trace(model, texts, ids, output.routing, scores, plan=plan)
+    ran_under = model.folded.plan if model.folded else plan
+    return make_trace(model, texts, ids, output.routing, scores, plan=ran_under)
 
 
 def settle_prompt(plan: RoutingPlan, texts: TokenTexts, ids: list[int]) -> RoutingPlan | None:

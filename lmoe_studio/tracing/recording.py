@@ -1,5 +1,6 @@
 """Recording: the trace of a batch while it grows, pass by pass, under the cache."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -23,27 +24,39 @@ class Recording:
         self.contributions = contributions
         self._routing: list[RoutingRecord] = []
         self._scores: list[list[TokenScores]] = []  # by row, one entry a pass
-        self._next: Tensor | None = None  # logits [batch, vocab] for the token that comes next
+        self._next: Tensor | None = None  # logits [pass row, vocab] for the token that comes next
+        self._of_row: list[int] | None = None  # of the last pass
 
-    def add(self, ids: Tensor, output: MixtureOutput) -> None:
+    def add(self, ids: Tensor, output: MixtureOutput, of_row: list[int] | None = None) -> None:
         """Take in one pass.
 
         Args:
-            ids: `[batch, seq]`, the tokens it read.
+            ids: `[pass row, seq]`, the tokens it read.
             output: what came of it, with logits of every position and the routing.
+            of_row: which row of the pass each row of the batch shares; None for its own.
         """
         assert output.routing is not None
-        self._routing.append(_on_cpu(output.routing))
+        if self._next is not None and self._of_row is not None and of_row is None:
+            self._next = self._next[self._of_row]
+        self._of_row = of_row
+        shares = list(range(len(ids))) if of_row is None else of_row
+        routing = _each(output.routing, lambda tensor: tensor.detach().float().cpu())
+        self._routing.append(routing if of_row is None else _each(routing, lambda t: t[shares]))
+        scores = [self._score_row(row, ids[row], output.logits[row]) for row in range(len(ids))]
         if not self._scores:
-            self._scores = [[] for _ in ids]
-        for row, scores in enumerate(self._scores):
-            if self._next is None:
-                scores.append(TokenScores.unknown(1, self.alternatives))
-            else:
-                scores.append(self._score(self._next[row, None], ids[row, :1]))
-            if ids.shape[1] > 1:
-                scores.append(self._score(output.logits[row, :-1], ids[row, 1:]))
+            self._scores = [[] for _ in shares]
+        for mine, row in zip(self._scores, shares, strict=True):
+            mine.append(scores[row])
         self._next = output.logits[:, -1].clone()
+
+    def _score_row(self, row: int, ids: Tensor, logits: Tensor) -> TokenScores:
+        if self._next is None:
+            first = TokenScores.unknown(1, self.alternatives)
+        else:
+            first = self._score(self._next[row, None], ids[:1])
+        if len(ids) == 1:
+            return first
+        return TokenScores.join([first, self._score(logits[:-1], ids[1:])])
 
     @property
     def length(self) -> int:
@@ -94,11 +107,9 @@ class Recording:
 _PARTS = ("logits", "probs", "router_weights", "weights", "contributions")
 
 
-def _on_cpu(routing: RoutingRecord) -> RoutingRecord:
+def _each(routing: RoutingRecord, change: Callable[[Tensor], Tensor]) -> RoutingRecord:
     found = {name: getattr(routing, name) for name in _PARTS}
-    return replace(
-        routing, **{n: None if t is None else t.detach().float().cpu() for n, t in found.items()}
-    )
+    return replace(routing, **{n: None if t is None else change(t) for n, t in found.items()})
 
 
 def _row(passes: list[RoutingRecord], row: int, where: slice) -> RoutingRecord:

@@ -42,10 +42,14 @@ class Checkpoints:
 
     def begin(self) -> None:
         """Make room for a new one; whatever an earlier attempt left is removed."""
-        shutil.rmtree(self.staging, ignore_errors=True)
+        self.abandon()
         self.staging.mkdir(parents=True)
         for left in self.folder.glob(".trash-*"):
             shutil.rmtree(left, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Give up what was staged, and the room it takes."""
+        shutil.rmtree(self.staging, ignore_errors=True)
 
     def publish(self, step: int, keep: int) -> Path:
         """List, sync and rename what was staged for a step; then remove all but the newest `keep`."""

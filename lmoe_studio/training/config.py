@@ -4,13 +4,16 @@ The form, the command line and files take fields, help texts and defaults from h
 that they need not wait for it.
 """
 
+import textwrap
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+import yaml
 from pydantic import Field, model_validator
 
 from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, RouterSettings
 
+_OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
 
 
@@ -71,7 +74,9 @@ class TrainingConfig(Config):
     composition: Composition = Field(
         default="output", description="Average the experts' updates, or their factors."
     )
-    router: RouterSettings = RouterSettings()
+    router: RouterSettings = Field(
+        default=RouterSettings(), description="How hidden states become routing weights."
+    )
 
     template: Literal["plain", "chat"] = Field(
         default="plain",
@@ -126,7 +131,7 @@ class TrainingConfig(Config):
     eval_every: int | None = Field(
         default=None,
         ge=1,
-        description="Steps between held-out evaluations; none takes a tenth of the steps.",
+        description="Steps between held-out evaluations; none takes a tenth of the steps, at least 5.",
     )
     eval_sequences: int = Field(
         default=4, ge=1, description="A skill, for the evaluations during training."
@@ -140,7 +145,7 @@ class TrainingConfig(Config):
     checkpoint_every: int | None = Field(
         default=None,
         ge=1,
-        description="Steps between checkpoints; none takes a tenth of the steps.",
+        description="Steps between checkpoints; none takes a tenth of the steps, at least 5.",
     )
     keep_checkpoints: int = Field(
         default=2, ge=2, description="How many to keep, so that a damaged one does no harm."
@@ -163,8 +168,8 @@ class TrainingConfig(Config):
     def _a_bank_brings_its_own_experts(self) -> Self:
         if self.mode == "router" and self.bank is None:
             raise ValueError("mode 'router' trains over frozen experts: name their bank in `bank`")
-        own = ("rank", "alpha", "target_modules", "composition")
-        given = [n for n in own if getattr(self, n) != type(self).model_fields[n].default]
+        fields = type(self).model_fields
+        given = [n for n in _OWN_OF_A_BANK if getattr(self, n) != fields[n].default]
         if self.bank is not None and given:
             raise ValueError(
                 f"{', '.join(given)}: the experts of `bank` have their own; leave it out"
@@ -197,8 +202,34 @@ class TrainingConfig(Config):
 
     @property
     def steps_between_evaluations(self) -> int:
-        return self.eval_every or max(1, self.steps // 10)
+        return self.eval_every or max(5, self.steps // 10)
 
     @property
     def steps_between_checkpoints(self) -> int:
-        return self.checkpoint_every or max(1, self.steps // 10)
+        return self.checkpoint_every or max(5, self.steps // 10)
+
+
+def annotated_yaml(config: TrainingConfig | None = None) -> str:
+    """Every option as YAML, with its meaning above it; without a config, defaults to fill in."""
+    values: dict[str, Any] = config.model_dump(mode="json") if config else _PATTERN
+    lines = []
+    for name, field in TrainingConfig.model_fields.items():
+        if config is not None and config.bank and name in _OWN_OF_A_BANK:
+            continue
+        value = values.get(name, field.get_default(call_default_factory=True))
+        if isinstance(value, Config):
+            value = value.model_dump(mode="json")
+        lines += [f"# {line}" for line in textwrap.wrap(field.description or "", 96)]
+        shown = {name: list(value) if isinstance(value, tuple) else value}
+        lines.append(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=96))
+    return "\n".join(lines)
+
+
+_PATTERN = {
+    "name": "my-bank",
+    "out": "runs/my-bank",
+    "skills": [
+        {"name": "sql", "train": ["data/sql.jsonl"], "held_out": ["data/sql-heldout.jsonl"]},
+        {"name": "french", "train": ["data/french.txt"]},
+    ],
+}

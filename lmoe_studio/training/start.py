@@ -31,7 +31,7 @@ def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
             "architecture; train over its own base model."
         )
     names = tuple(skill.name for skill in config.skills)
-    if config.mode != "router" or config.skill_loss:
+    if config.skill_loss:  # without it a skill needs no expert of its name
         _require_same_experts(config, bank, names)
     keeps = bank.router == config.router
     return ExpertBank(
@@ -46,12 +46,16 @@ def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
 
 def choose_trained(model: MixtureModel, config: TrainingConfig) -> None:
     """Let only the parameters learn that the mode says: experts, routers, or both."""
-    trained = {"joint": (True, True), "router": (False, True), "experts": (True, False)}
-    experts, routers = trained[config.mode]
-    for layer in model.bank_layers.values():
-        layer.lora_a.requires_grad_(experts)
-        layer.lora_b.requires_grad_(experts)
-    model.routers.requires_grad_(routers)
+    experts, routers = {
+        "joint": (True, True),
+        "router": (False, True),
+        "experts": (True, False),
+    }[config.mode]
+    for name, parameter in model.named_parameters():
+        if name.startswith("routers."):
+            parameter.requires_grad_(routers)
+        elif ".lora_" in name:
+            parameter.requires_grad_(experts)
 
 
 def skill_labels(config: TrainingConfig, bank: ExpertBank) -> list[int]:
@@ -79,7 +83,7 @@ def _require_same_experts(config: TrainingConfig, bank: ExpertBank, names: tuple
         if name not in bank.expert_names:
             raise ConfigError(
                 f"skills: bank '{config.bank}' has no expert '{name}'; "
-                f"{did_you_mean(name, bank.expert_names)} Or set skill_loss to 0 in mode 'router'."
+                f"{did_you_mean(name, bank.expert_names)} Or set skill_loss to 0."
             )
     missing = [name for name in bank.expert_names if name not in names]
     if missing and config.mode != "router":

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PrinterCallback,
@@ -26,7 +27,7 @@ from transformers import (
 )
 
 from lmoe_studio.errors import StorageError, TrainingError
-from lmoe_studio.mixture import MixtureModel, MixtureOutput
+from lmoe_studio.mixture import MixtureModel, MixtureOutput, whole_tensor
 from lmoe_studio.routing.losses import (
     expert_load,
     load_balancing_loss,
@@ -269,18 +270,11 @@ class JointTrainer(Trainer):
 
     def trained(self) -> dict[str, Tensor]:
         """Copies of the parameters that are trained, by name, on the CPU."""
-        named = self.mixture.named_parameters()
-        return {
-            n: _whole(p.detach()).to("cpu", copy=True).contiguous()
-            for n, p in named
-            if p.requires_grad
-        }
+        return whole_parameters(self.mixture)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put parameters back."""
-        for name, parameter in self.mixture.named_parameters():
-            if parameter.requires_grad:
-                parameter.data.copy_(tensors[name])
+        restore_parameters(self.mixture, tensors)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.checkpoints.staging) if self._staging else super()._get_output_dir(trial)
@@ -301,6 +295,7 @@ class JointTrainer(Trainer):
         except torch.OutOfMemoryError:
             raise
         except (OSError, RuntimeError, SafetensorError) as error:
+            self.checkpoints.abandon()
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"The checkpoint of step {step} could not be written to {self.checkpoints.folder} "
@@ -309,6 +304,9 @@ class JointTrainer(Trainer):
         finally:
             self._staging = False
             self._clock = time.monotonic()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        self._save(output_dir)  # also where the model is shared out over processes
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         tensors = self.trained()
@@ -321,11 +319,10 @@ class JointTrainer(Trainer):
             save_file(self.best[1], folder / _BEST, metadata={"step": str(self.best[0])})
 
     def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
+        self,
+        resume_from_checkpoint: str,
+        model: nn.Module | None = None,  # noqa: ARG002
     ) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         folder = Path(resume_from_checkpoint)
         self.restore(load_file(folder / _WEIGHTS))
         if (folder / _BEST).exists():
@@ -363,10 +360,24 @@ def uses_bfloat16(config: TrainingConfig) -> bool:
     return on_gpu and torch.cuda.is_bf16_supported()
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """A tensor that lies in parts on several devices, put together (FSDP)."""
-    gather = getattr(tensor, "full_tensor", None)
-    return gather() if gather else tensor
+def whole_parameters(model: MixtureModel) -> dict[str, Tensor]:
+    """Copies of the parameters with a gradient, by name, on the CPU; parts are put together."""
+    return {
+        name: whole_tensor(parameter.detach()).to("cpu", copy=True).contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def restore_parameters(model: MixtureModel, tensors: dict[str, Tensor]) -> None:
+    """Put such copies back."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        value = tensors[name].to(parameter.device)
+        if isinstance(parameter, DTensor):
+            value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+        parameter.data.copy_(value)
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -391,6 +402,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=config.seed,

@@ -137,3 +137,13 @@ def test_the_demo_bank_is_small_and_says_how_it_was_made():
     assert all(held_out["bank"][name] < held_out["base"][name] for name in bank.expert_names)
     card = (folder / "README.md").read_text()
     assert all(name in card for name in bank.expert_names)
+
+
+def test_held_out_texts_cost_less_under_the_router_than_under_any_fixed_choice(studio):
+    texts, labels = [found[0] for found in TEXTS.values()], list(TEXTS)
+    table = studio.evaluate(texts, labels=labels, max_tokens=48).table()
+    own = np.mean([table.loc[f"only {name}", name] for name in TEXTS])
+    mean = table["mean"]
+    assert mean["best expert per token"] < mean["best expert per text"]
+    assert mean["router"] < mean["uniform"] < mean["base"]
+    assert mean["router"] < own < min(mean[f"only {name}"] for name in TEXTS)

@@ -1,16 +1,19 @@
-"""A home folder, and a config that trains a tiny bank in about a second."""
+"""A home folder, and a config that trains a tiny bank in about a second on one thread."""
 
 import json
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
+import torch
 from job_processes import kill
 from tiny_models import make_tiny_base, make_tiny_tokenizer
 
+from lmoe_studio.experts.files import load_bank
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.jobs.locks import FileLock
 from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.run import run_training
 
 LETTERS = {"vowels": "aeiou ", "digits": "0123456789 "}
 
@@ -18,6 +21,9 @@ LETTERS = {"vowels": "aeiou ", "digits": "0123456789 "}
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LMOE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # of the processes: tiny products gain nothing by two
     return tmp_path / "home"
 
 
@@ -34,12 +40,13 @@ def jobs(home):
 
 @pytest.fixture
 def busy(home):
-    """Holds the lock of the one training, so that workers wait and need no torch."""
+    """Holds the lock of the one training, so that workers wait and need no torch, until closed."""
     home.mkdir(parents=True)
     lock = FileLock.take(home / "training.lock")
     assert lock is not None
-    with lock:
-        yield lock
+    with ExitStack() as turn:
+        turn.enter_context(lock)
+        yield turn
 
 
 @pytest.fixture(scope="session")
@@ -52,21 +59,35 @@ def tiny_base_folder(tmp_path_factory):
 
 @pytest.fixture
 def config(tiny_base_folder, tmp_path):
-    """Two skills of sixty-letter texts, ten steps, a checkpoint every other step."""
+    return tiny_config(tiny_base_folder, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_base_folder, tmp_path_factory):
+    """Events and bank of the same training without jobs, in this process."""
+    events = []
+    torch.set_num_threads(1)
+    config = tiny_config(tiny_base_folder, tmp_path_factory.mktemp("run"))
+    run_training(config, events.append)
+    return events, load_bank(config.out)
+
+
+def tiny_config(base, folder):
+    """Two skills of sixty-letter texts, twenty steps, a checkpoint every other step."""
     draw = random.Random(0)
     skills = []
     for name, letters in LETTERS.items():
         for part, count in (("train", 20), ("held", 4)):
             texts = ["".join(draw.choices(letters, k=60)) for _ in range(count)]
             lines = "\n".join(json.dumps({"text": text}) for text in texts)
-            (tmp_path / f"{name}-{part}.jsonl").write_text(lines)
+            (folder / f"{name}-{part}.jsonl").write_text(lines)
         skills.append(
             {"name": name, "train": [f"{name}-train.jsonl"], "held_out": [f"{name}-held.jsonl"]}
         )
     values = {
-        "name": "tiny", "base": str(tiny_base_folder), "out": "bank", "skills": skills, "rank": 2,
-        "steps": 10, "sequence_length": 32, "device": "cpu", "held_out_sequences": 4,
-        "checkpoint_every": 2,
+        "name": "tiny", "base": str(base), "out": "bank", "skills": skills, "rank": 2, "steps": 20,
+        "sequence_length": 32, "device": "cpu", "held_out_sequences": 4, "eval_sequences": 2,
+        "checkpoint_every": 2, "eval_every": 5,
     }  # fmt: skip
-    (tmp_path / "config.yaml").write_text(json.dumps(values))
-    return TrainingConfig.read(tmp_path / "config.yaml")
+    (folder / "config.yaml").write_text(json.dumps(values))
+    return TrainingConfig.read(folder / "config.yaml")

@@ -15,14 +15,16 @@ from lmoe_studio.errors import ConfigError, DataError, JobError, StorageError
 from lmoe_studio.experts.places import own_banks
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.jobs.locks import FileLock, is_locked
+from lmoe_studio.jobs.locks import is_locked
 from lmoe_studio.jobs.worker import outcome
 from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.events import Finished
 
 STARTER = """
 import sys, time
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.events import Finished
 config = TrainingConfig.read(sys.argv[2])
 print(Jobs(sys.argv[1]).start(config.model_copy(update={"name": sys.argv[3]})).id, flush=True)
 time.sleep(600)
@@ -45,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("busy")
 def test_a_job_that_waits_is_queued_and_its_folder_says_what_it_is(jobs, config, home):
     job = waiting(jobs, config)
     assert job.state is JobState.QUEUED
-    assert (job.name, job.step, job.steps) == ("waiting", 0, 10)
+    assert (job.name, job.step, job.steps) == ("waiting", 0, 20)
     kept = TrainingConfig.read(job.folder / "config.json")
     assert kept.out == home / "banks" / "waiting"
     assert kept.skills == config.skills
@@ -214,6 +216,19 @@ def test_what_a_start_or_a_removal_left_is_swept_and_nothing_else(jobs, home):
     assert jobs.list() == []
 
 
+def test_who_was_killed_before_the_last_note_is_done_without_training_again(
+    jobs, config, home, busy
+):
+    job = waiting(jobs, config)
+    jobs._store.add_event(job.id, Finished(str(home / "banks" / "waiting"), 20))
+    (home / "banks" / "waiting").mkdir(parents=True)
+    busy.close()
+    done = until(lambda: (found := jobs.get(job.id)).ended and found)
+    assert (done.state, done.bank) == (JobState.DONE, home / "banks" / "waiting")
+    with pytest.raises(JobError, match="is done; start a new one"):
+        jobs.resume(job.id)
+
+
 def test_an_id_may_be_shortened_while_it_is_clear(jobs, config):
     job = waiting(jobs, config)
     assert jobs.get(job.id[:3]).id == job.id
@@ -313,17 +328,16 @@ def test_what_goes_wrong_becomes_a_state_and_a_sentence(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_the_first_in_line_gets_the_turn_and_the_dead_lose_theirs(jobs, config, busy: FileLock):
+def test_the_first_in_line_gets_the_turn_and_the_dead_lose_theirs(jobs, config, busy):
     """Without its config, a job whose turn comes fails before it needs torch's seconds."""
     first, second, third = (waiting(jobs, config, name) for name in ("a", "b", "c"))
     for job in (first, second, third):
         (job.folder / "config.json").unlink()
     kill(second.pid)
     assert not any(jobs.get(job.id).started for job in (first, second, third))
-    busy.release()
+    busy.close()
     until(lambda: jobs.get(third.id).state is JobState.FAILED)
     assert jobs.get(first.id).state is JobState.FAILED
     assert jobs.get(first.id).started <= jobs.get(third.id).started
     assert jobs.get(second.id).started is None
     assert "config.json cannot be read" in jobs.get(first.id).reason
-    os.open(os.devnull, os.O_RDONLY)  # takes the descriptor that the fixture closes

@@ -102,6 +102,14 @@ def test_a_step_done_again_takes_the_place_of_the_first_and_is_new_to_a_reader(s
     assert sorted(steps_of(store)) == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_final_evaluation_leaves_that_of_its_step_alone(store):
+    store.add("j", "bank", 9)
+    final = EvalDone(9, {}, {"a": 1.0}, final=True)
+    for event in (evaluation(9), final, final):
+        store.add_event("j", event)
+    assert [item.event for item in store.events("j", 0, 100)] == [evaluation(9), final]
+
+
 def test_events_of_no_step_are_all_kept(store):
     store.add("j", "bank", 9)
     for _ in range(3):

@@ -8,12 +8,18 @@ from lmoe_studio.errors import ConfigError
 from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.losses import load_balancing_loss, router_z_loss, skill_loss
 from lmoe_studio.routing.registry import ROUTERS, router_class
-from lmoe_studio.routing.router import activate, keep_top_k, rms
+from lmoe_studio.routing.router import activate, inverse_rms, keep_top_k
 
 
-def test_rms_normalises_each_token():
+def test_rms_normalises_each_token_and_leaves_zeros():
     hidden = torch.randn(2, 5, 16) * 1000
-    torch.testing.assert_close(rms(hidden).square().mean(-1), torch.ones(2, 5))
+    normal = hidden * inverse_rms(hidden)
+    torch.testing.assert_close(normal.square().mean(-1), torch.ones(2, 5))
+    expected = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(inverse_rms(hidden), expected)
+    nothing = torch.zeros(1, 1, 16, requires_grad=True)
+    (nothing * inverse_rms(nothing)).sum().backward()
+    assert nothing.grad.isfinite().all()
 
 
 def test_top_k_keeps_the_largest_and_their_sum():

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from training_runs import same, tensors_of
 
 from lmoe_studio.errors import ConfigError, TrainingError
 from lmoe_studio.experts.files import load_bank, save_bank
@@ -22,15 +23,6 @@ from lmoe_studio.training.start import starting_bank
 
 def of_kind(events, kind):
     return [event for event in events if isinstance(event, kind)]
-
-
-def tensors_of(bank):
-    experts = [t for e in bank.experts for f in e.adapter.factors.values() for t in (f.a, f.b)]
-    return [*experts, *bank.router_state.values()]
-
-
-def same(one, other):
-    return all(map(torch.equal, tensors_of(one), tensors_of(other)))
 
 
 def test_a_bank_is_trained_and_beats_the_base_on_every_skill(base, config, ids):
@@ -143,6 +135,19 @@ def test_a_router_over_another_banks_experts_may_have_skills_of_other_names(
     with pytest.raises(ConfigError, match=r"no expert 'letters'; .*vowels.* skill_loss to 0"):
         run_training(TrainingConfig.parse(values, source="config"), base=base)
     run_training(TrainingConfig.parse(values | {"skill_loss": 0}, source="config"), base=base)
+
+
+def test_one_lora_may_learn_all_skills_from_the_batches_of_a_mixture(base, changed, tmp_path):
+    skills = changed().model_dump(mode="json")["skills"]
+    one = changed(skills=skills[:1], mode="experts", router={"kind": "uniform"})
+    save_bank(starting_bank(one, base.identity), tmp_path / "start")
+    options = {"mode": "experts", "bank": str(tmp_path / "start"), "skill_loss": 0, "steps": 12,
+               "router": {"kind": "uniform"}}  # fmt: skip
+    values = changed().model_dump(mode="json", exclude={"rank"}) | options
+    bank = run_training(TrainingConfig.parse(values, source="config"), base=base)
+    assert (bank.expert_names, bank.router_state) == (("vowels",), {})
+    found = bank.training["held_out"]
+    assert all(found["bank"][name] < found["base"][name] for name in ("vowels", "digits"))
 
 
 def test_training_stops_early_and_keeps_the_best(base, changed):

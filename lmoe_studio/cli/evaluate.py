@@ -1,0 +1,106 @@
+"""`lmoe eval`: what texts cost under the router, without it, and under each expert alone."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from lmoe_studio.cli.console import messages, plain, progress_bar, say
+from lmoe_studio.cli.options import Base, Device
+from lmoe_studio.cli.text_input import read_text
+
+if TYPE_CHECKING:
+    from lmoe_studio.causal.evaluation import CorpusLosses
+    from lmoe_studio.tracing.corpus import CorpusProgress
+
+commands = typer.Typer()
+
+
+@commands.command(
+    "eval", epilog="Example: `lmoe eval demo --data texts.jsonl --label-column skill --json`"
+)
+def _eval(
+    data: Annotated[
+        Path, typer.Option(help="The texts: .jsonl, .csv, .parquet, or .txt with a text a line.")
+    ],
+    bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
+    text_column: Annotated[
+        str, typer.Option(help="Column of --data that holds the texts.")
+    ] = "text",
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of --data that holds their labels.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Also compare this routing plan; docs/plans.md.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Cut longer texts to this.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    base: Base = None,
+    device: Device = "auto",
+) -> None:
+    """Say what texts cost, in nats a token by label: router, uniform, base, each expert alone."""
+    from lmoe_studio.routing.plan import RoutingPlan
+    from lmoe_studio.studio import Studio
+    from lmoe_studio.tracing.corpus_files import CorpusFile, survey
+
+    survey(CorpusFile(data, text_column, label_column))  # before the model
+    steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
+    with messages.status("") as status:
+        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+    with progress_bar() as bar:
+        task = bar.add_task("Evaluating", total=1.0, line="")
+
+        def show(progress: "CorpusProgress") -> None:
+            line = f"{progress.texts:,}/{progress.of_texts:,} texts  {progress.tokens:,} tokens"
+            bar.update(task, completed=progress.share, line=line)
+
+        found = studio.evaluate(
+            data,
+            text_column=text_column,
+            label_column=label_column,
+            plans={"plan": steer} if steer else None,
+            max_tokens=max_tokens,
+            on_progress=show,
+        )
+    if as_json:
+        print(json.dumps(_values(found, studio.bank.name), indent=2, ensure_ascii=False))
+    else:
+        _print_losses(found)
+    cut = f", {found.cut:,} of them cut" if found.cut else ""
+    missing = f", {found.unlabelled:,} without a label" if label_column and found.unlabelled else ""
+    say(f"{found.texts:,} texts{cut}{missing}, {found.tokens:,} tokens; nats a token.")
+
+
+def _values(found: "CorpusLosses", bank: str) -> dict[str, Any]:
+    frame = found.frame.astype(object).where(found.frame.notna(), None)
+    return {
+        "bank": bank,
+        "texts": found.texts,
+        "tokens": found.tokens,
+        "cut": found.cut,
+        "unlabelled": found.unlabelled,
+        "losses": frame.to_dict(orient="records"),
+    }
+
+
+def _print_losses(found: "CorpusLosses") -> None:
+    """As wide as it needs to be: a pipe has no width to keep to."""
+    losses = found.table()
+    table = Table("", *(plain(str(label)) for label in losses), box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for plan, row in losses.iterrows():
+        table.add_row(plain(str(plan)), *(f"{loss:.3f}" for loss in row))
+    tokens = found.frame.drop_duplicates("label")["tokens"]
+    table.add_row("tokens", *(f"{count:,}" for count in tokens), style="dim")
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = max(
+            out.width, Measurement.get(out, out.options.update(width=10_000), table).maximum
+        )
+    out.print(table)
