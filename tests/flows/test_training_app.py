@@ -36,8 +36,8 @@ VERSE = "\n\n".join(
     for what, thing in (("What hour is it?", "night"), ("Speak low, they come.", "watch"))
 )
 SMALLEST = {
-    "steps": 14, "sequence_length": 32, "rank": 2, "batch_size": 2, "held_out_sequences": 1,
-    "eval_sequences": 1, "eval_every": 7, "checkpoint_every": 2,
+    "steps": 60, "sequence_length": 32, "rank": 2, "batch_size": 2, "held_out_sequences": 1,
+    "eval_sequences": 1, "eval_every": 30, "checkpoint_every": 2,
 }  # fmt: skip
 
 

@@ -188,6 +188,9 @@ def test_the_preview_is_what_the_plan_makes_of_the_weights(compose):
     own = make_trace([""] * len(words(compose))).routing_weights.astype(np.float64)
 
     def shown():
+        compose.evaluate(  # what a click has changed is drawn with the next frame
+            "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+        )
         rows = compose.locator("#compose-workbench .bar:not(.head) .value").all_inner_texts()
         return [float(row) for row in rows]
 

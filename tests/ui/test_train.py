@@ -240,7 +240,7 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
     page = open_page(real)
     other = open_page(real, context=browser.new_context())
     opened(page)
-    started(page, 12, eval_every=4)
+    started(page, 400, eval_every=100, checkpoint_every=200)  # long enough to be seen on its way
     page.wait_for_selector("#new-bank textarea", state="hidden")
     page.locator("#job-head .says").get_by_text("About").wait_for(timeout=120_000)
     opened_tab = other.locator("#training-status button")
@@ -248,7 +248,7 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
         assert "my-bank: training step" in opened_tab.inner_text()
     state_is(page, "done")
     page.wait_for_selector("#job-loss svg path")
-    assert "12/12" in page.inner_text("#jobs")
+    assert "400/400" in page.inner_text("#jobs")
     assert page.locator("#job-details tr").count() == 3
     assert page.locator("#job-details .lights li").count() == 3
     assert "wrote" in page.inner_text("#job-details pre")
