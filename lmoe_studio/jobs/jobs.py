@@ -15,9 +15,9 @@ from lmoe_studio.home import banks_folder, home_folder
 from lmoe_studio.jobs.folder import config_file, lock_file, log_tail
 from lmoe_studio.jobs.job import Job, JobEvent, JobState
 from lmoe_studio.jobs.launch import start_worker
-from lmoe_studio.jobs.locks import FileLock, is_locked
 from lmoe_studio.jobs.prepare import check_files, fill, new_folder
 from lmoe_studio.jobs.store import JobStore
+from lmoe_studio.locks import FileLock, is_locked
 from lmoe_studio.training.config import TrainingConfig
 
 _GONE = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 from lmoe_studio.jobs.folder import log_file
-from lmoe_studio.jobs.locks import FileLock
+from lmoe_studio.locks import FileLock
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
 

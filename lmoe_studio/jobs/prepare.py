@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmoe_studio.errors import DataError, StorageError
 from lmoe_studio.jobs.folder import lock_file, with_copied_data, write_config
-from lmoe_studio.jobs.locks import FileLock
+from lmoe_studio.locks import FileLock
 from lmoe_studio.training.config import TrainingConfig
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another

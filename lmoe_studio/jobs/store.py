@@ -15,7 +15,7 @@ from pathlib import Path
 from lmoe_studio.errors import StorageError
 from lmoe_studio.home import banks_folder
 from lmoe_studio.jobs.job import Job, JobEvent, JobState, now
-from lmoe_studio.jobs.locks import FileLock
+from lmoe_studio.locks import FileLock
 from lmoe_studio.training.events import EvalDone, Event, StepDone, event_from_dict, event_to_dict
 
 SCHEMA_VERSION = 1

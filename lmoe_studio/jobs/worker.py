@@ -22,9 +22,9 @@ from types import FrameType
 from lmoe_studio.errors import LMoEError, StorageError, TrainingStopped
 from lmoe_studio.jobs.folder import config_file, lock_file, run_folder, spare_file
 from lmoe_studio.jobs.job import JobState
-from lmoe_studio.jobs.locks import FileLock, is_locked
 from lmoe_studio.jobs.log_lines import log_line
 from lmoe_studio.jobs.store import JobStore
+from lmoe_studio.locks import FileLock, is_locked
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.events import Event, Finished
 

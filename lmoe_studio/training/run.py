@@ -101,9 +101,10 @@ def run_training(
                 card=model_card(bank, config),
                 overwrite=True,
             )
+            # Told before the checkpoints go: whoever kept it knows that there is nothing left to do.
+            tell(Finished(str(config.out), (bank.training or {})["step"]))
             run.remove()
         processes.wait()
-    tell(Finished(str(config.out), (bank.training or {})["step"]))
     return bank
 
 

@@ -6,18 +6,18 @@
 └── checkpoints/
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.errors import ResumeError, StorageError
-from lmoe_studio.experts.files import find_bank
+from lmoe_studio.experts.places import find_bank
+from lmoe_studio.locks import FileLock
 from lmoe_studio.text_rows import sha256
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
@@ -65,9 +65,8 @@ class RunFolder:
         identity = _identity(config, base, processes)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "lock").open("w") as lock:
+            with nullcontext() if shared else _lock(folder):
                 if not shared:
-                    _take(lock.fileno(), folder)
                     _begin(folder, identity, fresh=fresh)
                 yield cls(folder, identity)
         except OSError as error:
@@ -94,13 +93,13 @@ def _identity(config: TrainingConfig, base: BaseIdentity, processes: int) -> dic
     }
 
 
-def _take(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _lock(folder: Path) -> FileLock:
+    lock = FileLock.take(folder / "lock")
+    if lock is None:
         raise StorageError(
             f"Another process is training in {folder}; wait for it, or choose another place."
-        ) from None
+        )
+    return lock
 
 
 def _begin(folder: Path, identity: dict[str, Any], *, fresh: bool) -> None:

@@ -11,7 +11,7 @@ from tiny_models import make_tiny_base, make_tiny_tokenizer
 
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.jobs.locks import FileLock
+from lmoe_studio.locks import FileLock
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.run import run_training
 

@@ -11,7 +11,7 @@ from tiny_models import make_bank, make_tiny_base
 
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.jobs.job import JobState
-from lmoe_studio.jobs.locks import is_locked
+from lmoe_studio.locks import is_locked
 from lmoe_studio.training.events import EvalDone, Finished, Message
 
 pytestmark = pytest.mark.usefixtures("busy")

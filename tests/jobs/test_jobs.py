@@ -15,8 +15,8 @@ from lmoe_studio.errors import ConfigError, DataError, JobError, StorageError
 from lmoe_studio.experts.places import own_banks
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.jobs.locks import is_locked
 from lmoe_studio.jobs.worker import outcome
+from lmoe_studio.locks import is_locked
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.events import Finished
 

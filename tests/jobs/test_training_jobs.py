@@ -12,7 +12,7 @@ from training_runs import losses_of, same
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.jobs.locks import is_locked
+from lmoe_studio.locks import is_locked
 from lmoe_studio.studio import Studio
 from lmoe_studio.training.events import EvalDone, StepDone
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from lmoe_studio.jobs.folder import config_file, lock_file, log_file
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
-from lmoe_studio.jobs.locks import FileLock
 from lmoe_studio.jobs.store import JobStore
+from lmoe_studio.locks import FileLock
 from lmoe_studio.training.events import (
     CheckpointSaved,
     DataReady,

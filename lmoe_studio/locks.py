@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lmoe_studio.errors import JobError
+from lmoe_studio.errors import StorageError
 
 try:
     import fcntl
@@ -84,8 +84,9 @@ def is_locked(path: Path) -> bool:
 
 def _try(descriptor: int, *, exclusive: bool) -> bool:
     if fcntl is None:
-        raise JobError(
-            "Background jobs need file locks that Windows lacks; train with `lmoe train` instead."
+        raise StorageError(
+            "Training keeps its folders apart by file locks that this system lacks; use Linux, macOS "
+            "or WSL."
         )
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)

@@ -7,12 +7,12 @@ import threading
 
 from job_processes import kill, run_python, until
 
-from lmoe_studio.jobs.locks import FileLock, is_locked
+from lmoe_studio.locks import FileLock, is_locked
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lmoe_studio.jobs.locks import FileLock
+from lmoe_studio.locks import FileLock
 lock = FileLock.take(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)
