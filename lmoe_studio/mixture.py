@@ -10,25 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.config import Composition
 from lmoe_studio.errors import AdapterError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
-from lmoe_studio.experts.layout import RankLayout, RankWeights
+from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.mixing import BlockMixing, Call, Current, RoutingRecord
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
-from lmoe_studio.routing.router import Router, RouterOutput, RouterSpec, TokenBatch
+from lmoe_studio.routing.router import RouterSpec, TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -47,20 +46,6 @@ class Site:
 
     layer: int
     module: str | None = None
-
-
-@dataclass(frozen=True)
-class RoutingRecord:
-    """What the routers said and what was applied in one forward pass; part of the graph."""
-
-    logits: Float[Tensor, "batch seq site expert"]
-    probs: Float[Tensor, "batch seq site expert"]
-    router_weights: Float[Tensor, "batch seq site expert"]
-    """The routers' own, before a plan."""
-    weights: Float[Tensor, "batch seq site expert"]
-    """What was applied."""
-    contributions: Float[Tensor, "batch seq site expert"] | None
-    """Norm of the update that each expert added, over all linear layers of a site."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,7 @@ class MixtureModel(nn.Module):
                 f"An expert changes {outside[0]}, which lies outside the decoder blocks and so has "
                 "no router; leave it out of the adapter."
             )
-        self._current = _Current()
+        self._current = Current()
         self.bank_layers = attach_bank(base, bank, self._current, dtype=dtype)
         self.base = base
         self.sites = self._find_sites()
@@ -152,27 +137,69 @@ class MixtureModel(nn.Module):
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         tokens = _token_batch(input_ids, attention_mask, steps, past)
-        compiled = self._compile(plan, tokens)
+        return self.run_pass(
+            tokens,
+            attention_mask,
+            plan=self.compile_plan(plan, tokens),
+            routing_weights=routing_weights,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            record=record,
+            contributions=contributions,
+            logits_to_keep=logits_to_keep,
+        )
+
+    def run_pass(
+        self,
+        tokens: TokenBatch,
+        attention_mask: Tensor | None,
+        *,
+        plan: CompiledPlan | None = None,
+        routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+        record: bool = False,
+        contributions: bool = False,
+        logits_to_keep: int = 0,
+    ) -> MixtureOutput:
+        """`forward` once everything that needs the host is done: tokens placed, plan compiled.
+
+        Args:
+            tokens: of this pass.
+            attention_mask: as the base model takes it, so also `[batch, 1, seq, total]`, which is
+                added to the attention scores.
+            plan: made for these tokens by `compile_plan`.
+            routing_weights: see `forward`, like the rest.
+            past_key_values: cache.
+            use_cache: give a cache back.
+            record: give the routing back.
+            contributions: with `record`, also how much each expert added.
+            logits_to_keep: logits for the last n positions only; 0 for all.
+
+        Raises:
+            PlanError: a blend is folded into the weights, and other weights or contributions are
+                asked for.
+        """
         if self.folded is not None:
             self._refuse_while_folded(
-                compiled is not None or routing_weights is not None, record and contributions
+                plan is not None or routing_weights is not None, record and contributions
             )
-            routing_weights = self.folded.weights.expand(*input_ids.shape, -1, -1)
-        call = _Call(
+            routing_weights = self.folded.weights.expand(*tokens.ids.shape, -1, -1)
+        call = Call(
             tokens=tokens,
             composition=self.bank.composition,
-            plan=compiled,
+            plan=plan,
             pinned=routing_weights,
             outputs={} if record else None,
             squares={} if record and contributions else None,
         )
         is_idle = self.folded is not None and not record  # then nobody needs to know the routing
         if self.bank.router.scope == "shared" and not is_idle:
-            embeddings = self.base.get_input_embeddings()(input_ids)
+            embeddings = self.base.get_input_embeddings()(tokens.ids)
             call.shared = self.routers[0](embeddings, tokens)
         with nullcontext() if is_idle else self._calling(call):
             output = self.base(
-                input_ids=input_ids,
+                input_ids=tokens.ids,
                 attention_mask=attention_mask,
                 # Where nothing is padded the base knows them, and need not look for packed texts.
                 position_ids=None if attention_mask is None else tokens.positions,
@@ -181,6 +208,24 @@ class MixtureModel(nn.Module):
                 logits_to_keep=logits_to_keep,
             )
         return MixtureOutput(output.logits, output.past_key_values, call.record())
+
+    def compile_plan(self, plan: PlanArgument, tokens: TokenBatch) -> CompiledPlan | None:
+        """Get plans ready for a pass over these tokens; None if they ask for nothing.
+
+        Raises:
+            PlanError: a plan does not fit this bank, or there is not one a row.
+        """
+        if plan is None:
+            return None
+        rows = tokens.ids.shape[0]
+        plans = [plan] * rows if isinstance(plan, RoutingPlan) else list(plan)
+        if len(plans) != rows:
+            raise PlanError(
+                f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
+            )
+        return compile_plans(
+            plans, experts=self.bank.expert_names, num_layers=self.num_layers, tokens=tokens
+        )
 
     def layer_of(self, module: str) -> int:
         """The decoder block that a target module lies in."""
@@ -303,7 +348,7 @@ class MixtureModel(nn.Module):
         ]
 
     @contextmanager
-    def _calling(self, call: "_Call") -> Iterator[None]:
+    def _calling(self, call: Call) -> Iterator[None]:
         self._current.call = call
         listeners = self._stand_ins_listen() if self.folded else []
         try:
@@ -336,162 +381,23 @@ class MixtureModel(nn.Module):
                 "cannot be told apart; unfold it first, or leave contributions out."
             )
 
-    def _mix(self, call: "_Call", layer: int, hidden: Tensor) -> "_BlockMixing | None":
+    def _mix(self, call: Call, layer: int, hidden: Tensor) -> BlockMixing | None:
         if self.bank.router.scope == "module":
-            return _BlockMixing(call, None, self._route_module)
+            return BlockMixing(call, None, self._route_module)
         index = self._site_index.get(Site(layer))
         if index is None:
             return None
         output = call.shared or self.routers[index](hidden, call.tokens)
         router = self.routers[0 if call.shared else index]
-        return _BlockMixing(call, call.settle(index, layer, output, router), None, site=index)
+        return BlockMixing(call, call.settle(index, layer, output, router), None, site=index)
 
     def _route_module(
-        self, call: "_Call", bank_layer: LoRABankLinear, x: Tensor
+        self, call: Call, bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
         layer = self.layer_of(bank_layer.name)
         index = self._site_index[Site(layer, bank_layer.name)]
         router = self.routers[index]
         return index, call.settle(index, layer, router(x, call.tokens), router)
-
-    def _compile(self, plan: PlanArgument, tokens: TokenBatch) -> CompiledPlan | None:
-        if plan is None:
-            return None
-        rows = tokens.ids.shape[0]
-        plans = [plan] * rows if isinstance(plan, RoutingPlan) else list(plan)
-        if len(plans) != rows:
-            raise PlanError(
-                f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
-            )
-        return compile_plans(
-            plans, experts=self.bank.expert_names, num_layers=self.num_layers, tokens=tokens
-        )
-
-
-@dataclass
-class _Call:
-    """One forward pass: its tokens, what to change, and what was seen."""
-
-    tokens: TokenBatch
-    composition: Composition
-    plan: CompiledPlan | None
-    pinned: Tensor | None
-    outputs: dict[int, tuple[RouterOutput, Tensor]] | None
-    squares: dict[int, Tensor] | None
-    shared: RouterOutput | None = None
-
-    def settle(self, site: int, layer: int, output: RouterOutput, router: nn.Module) -> Tensor:
-        """The weights to apply at a site, noted down if somebody asked."""
-        weights = output.weights
-        if self.pinned is not None:
-            weights = self.pinned[:, :, site].to(weights)
-        elif self.plan is not None:
-            weights = self.plan.apply(layer, output, cast(Router, router).gate)
-        if self.outputs is not None and site not in self.outputs:
-            self.outputs[site] = (output, weights)
-        return weights
-
-    def record(self) -> RoutingRecord | None:
-        if self.outputs is None:
-            return None
-        seen = [self.outputs[site] for site in range(len(self.outputs))]
-        return RoutingRecord(
-            logits=torch.stack([output.logits for output, _ in seen], dim=2),
-            probs=torch.stack([output.probs for output, _ in seen], dim=2),
-            router_weights=torch.stack([output.weights for output, _ in seen], dim=2),
-            weights=torch.stack([weights for _, weights in seen], dim=2),
-            contributions=self._contributions(),
-        )
-
-    def _contributions(self) -> Tensor | None:
-        if self.squares is None:
-            return None
-        return torch.stack([self.squares[i] for i in range(len(self.squares))], dim=2).sqrt()
-
-
-class _Current(CurrentMixing):
-    """What this thread is in the middle of."""
-
-    call: _Call | None = None
-
-
-class _BlockMixing:
-    """The weights of one block in one forward pass: what its bank layers ask for.
-
-    Kept by a checkpointed block until the backward pass has recomputed it.
-    """
-
-    def __init__(
-        self,
-        call: _Call,
-        weights: Tensor | None,
-        route: Callable[[_Call, LoRABankLinear, Tensor], tuple[int, Tensor]] | None,
-        site: int = 0,
-    ) -> None:
-        self._call = call
-        self._weights = weights
-        self._route = route
-        self._site = site
-        self._expanded: dict[RankLayout, RankWeights] = {}  # most layers of a block share a layout
-        self._read: dict[SharedInput, _Reading] = {}
-
-    def fresh(self) -> "_BlockMixing":
-        """The same weights with nothing computed yet: a recomputation must repeat every step."""
-        return _BlockMixing(self._call, self._weights, self._route, self._site)
-
-    def mixed(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
-        mixed = self._part(layer, x)
-        if self._route is not None:
-            expanded = layer.layout.expand(self.weights(layer, x), self._call.composition)
-            mixed = layer.layout.mix(mixed, expanded)
-        squares = self._call.squares
-        if squares is not None:
-            norms = layer.update_norms(mixed).view(*x.shape[:-1], -1)
-            seen = squares.get(self._site)
-            squares[self._site] = norms if seen is None else seen + norms
-        return mixed
-
-    def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
-        if self._route is not None:
-            self._site, weights = self._route(self._call, layer, x)
-            return weights
-        assert self._weights is not None
-        return self._weights
-
-    def _part(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
-        """This layer's part of what is computed once for all readers of `x`.
-
-        Weighted already, unless each layer has weights of its own.
-        """
-        source = layer.source
-        reading = self._read.get(source)
-        if reading is None or reading.x is not x:
-            parts = source.project(x) if self._route else source.mix(x, self._expand)
-            if len(parts) == 1:
-                return parts[0]
-            reading = self._read[source] = _Reading(x, parts, len(parts))
-        reading.left -= 1
-        if not reading.left:
-            del self._read[source]  # so that nothing outlives its last reader
-        return reading.parts[layer.place]
-
-    def _expand(self, layout: RankLayout) -> RankWeights:
-        found = self._expanded.get(layout)
-        if found is None:
-            assert self._weights is not None
-            found = layout.expand(self._weights, self._call.composition)
-            self._expanded[layout] = found
-        return found
-
-
-@dataclass
-class _Reading:
-    """What several bank layers get from the one tensor that they read."""
-
-    x: Tensor
-    parts: tuple[Tensor, ...]
-    left: int
-    """Layers that have not asked yet."""
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ place of each row's plan and do the same kind of thing run as one operation for 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,20 +46,50 @@ _NOTHING = 1e-20  # a sum of weights below this is none
 class _Step:
     """One override, or several of different rows, ready to run."""
 
+    verb: str
+    """What it does: an operation's name, or `set` or `times` for those that come to the same."""
     layers: tuple[int, ...] | Span | None
+    renormalise: bool
+    keeps: int | None
+    """How many, of `top_k`."""
     where: Bool[Tensor, "batch seq 1"] | None
     """Which tokens; None for all of them."""
-    operator: Operator
+    values: Float[Tensor, "batch 1 value"] | None
+    """One an expert, or one for all; None for `top_k`. Rows without the override get harmless ones."""
     strength: Float[Tensor, "batch 1 1"] | None
     """None for 1 throughout."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """All of it but what the tensors hold."""
+        absent = self.where is None, self.values is None, self.strength is None
+        return self.verb, self.layers, self.renormalise, self.keeps, *absent
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [one for one in (self.where, self.values, self.strength) if one is not None]
 
     def run(self, layer: int, cells: Cells) -> Cells:
         if self.layers is not None and layer not in self.layers:
             return cells
-        changed = self.operator(cells)
+        changed = self._change(cells)
         if self.strength is not None:
             changed = torch.lerp(cells, changed, self.strength.to(cells.dtype))
         return changed if self.where is None else torch.where(self.where, changed, cells)
+
+    def _change(self, cells: Cells) -> Cells:
+        if self.values is None:
+            return _top_k(cells, int(self.keeps or 1), self.renormalise)
+        match self.verb:
+            case "set":
+                return self.values.to(cells.dtype).expand_as(cells)
+            case "temperature":
+                return cells / self.values
+            case "bias":
+                return cells + self.values
+            case _:
+                changed = cells * self.values
+                return _keep_sum(changed, cells) if self.renormalise else changed
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,18 @@ class CompiledPlan:
             weights = step.run(layer, weights)
         return weights
 
+    @property
+    def shape(self) -> tuple[tuple[object, ...], ...]:
+        """What it does, apart from the numbers: where two agree, one can take the other's."""
+        return tuple(step.shape for step in (*self.logit_steps, *self.weight_steps))
+
+    def take_numbers(self, other: "CompiledPlan") -> None:
+        """Write those of another plan of the same shape into this one's tensors."""
+        mine = (*self.logit_steps, *self.weight_steps)
+        for step, new in zip(mine, (*other.logit_steps, *other.weight_steps), strict=True):
+            for tensor, value in zip(step.tensors, new.tensors, strict=True):
+                tensor.copy_(value)
+
 
 def compile_plans(
     plans: Sequence[RoutingPlan | None],
@@ -112,8 +155,8 @@ def compile_plans(
     for plan in {id(plan): plan for plan in plans if plan}.values():
         check_plan(plan, experts=experts, num_layers=num_layers)
     for place in range(max((len(plan.overrides) for plan in plans if plan), default=0)):
-        for (verb, *_), rows in _alike(plans, place).items():
-            steps[verb in LOGIT_OPERATIONS].append(_compile(rows, experts, tokens))
+        for alike, rows in _alike(plans, place).items():
+            steps[alike.verb in LOGIT_OPERATIONS].append(_compile(alike, rows, experts, tokens))
     if not (steps[True] or steps[False]):
         return None
     return CompiledPlan(tuple(steps[True]), tuple(steps[False]))
@@ -123,32 +166,42 @@ _SETS = ("pin", "solo", "uniform", "bypass")
 _MULTIPLIES = ("ban", "boost")
 
 
-def _alike(
-    plans: Sequence[RoutingPlan | None], place: int
-) -> dict[tuple[object, ...], dict[int, Override]]:
+class _Alike(NamedTuple):
+    """What overrides of different rows have in common that run as one operation."""
+
+    verb: str
+    layers: tuple[int, ...] | Span | None
+    renormalise: bool
+    keeps: int | None
+
+
+def _alike(plans: Sequence[RoutingPlan | None], place: int) -> dict[_Alike, dict[int, Override]]:
     """The overrides at one place of each row's plan, by row, where one operation serves them."""
-    groups: dict[tuple[object, ...], dict[int, Override]] = {}
+    groups: dict[_Alike, dict[int, Override]] = {}
     for row, plan in enumerate(plans):
         if plan is None or place >= len(plan.overrides) or not plan.overrides[place].strength:
             continue
         one = plan.overrides[place]
         operation = one.operation
         verb = "set" if operation in _SETS else "times" if operation in _MULTIPLIES else operation
-        count = one.value if verb == "top_k" else None
+        keeps = int(one.value or 1) if verb == "top_k" else None
         renormalise = verb in ("times", "top_k") and one.renormalise
-        groups.setdefault((verb, one.layers, renormalise, count), {})[row] = one
+        groups.setdefault(_Alike(verb, one.layers, renormalise, keeps), {})[row] = one
     return groups
 
 
-def _compile(rows: dict[int, Override], experts: tuple[str, ...], tokens: TokenBatch) -> _Step:
+def _compile(
+    alike: _Alike, rows: dict[int, Override], experts: tuple[str, ...], tokens: TokenBatch
+) -> _Step:
     batch, device = tokens.ids.shape[0], tokens.ids.device
     every = len(rows) == batch and all(one.tokens == "all" for one in rows.values())
     strengths = [rows[row].strength if row in rows else 1.0 for row in range(batch)]
     partial = any(strength != 1 for strength in strengths)
+    table = [_values(rows.get(row), alike.verb, experts) for row in range(batch)]
     return _Step(
-        layers=next(iter(rows.values())).layers,
+        *alike,
         where=None if every else _where(rows, tokens)[..., None],
-        operator=_operator(rows, experts, batch, device),
+        values=None if alike.verb == "top_k" else torch.tensor(table, device=device)[:, None],
         strength=torch.tensor(strengths, device=device)[:, None, None] if partial else None,
     )
 
@@ -187,38 +240,15 @@ def _among(values: Tensor, wanted: tuple[int, ...] | Span) -> Bool[Tensor, " seq
     return torch.isin(values, torch.tensor(wanted, device=values.device))
 
 
-def _operator(
-    rows: dict[int, Override], experts: tuple[str, ...], batch: int, device: torch.device
-) -> Operator:
-    """What the overrides of these rows do; rows without one get something harmless."""
-    one = next(iter(rows.values()))
-    match one.operation:
-        case "top_k":
-            return _top_k(int(one.value or 1), one.renormalise)
-        case "temperature":
-            values = [[rows[row].value if row in rows else 1.0] for row in range(batch)]
-            divisor = torch.tensor(values, device=device)[:, None]
-            return lambda logits: logits / divisor
-        case operation:
-            table = [_values(rows.get(row), experts) for row in range(batch)]
-            values = torch.tensor(table, device=device)[:, None]
-    if operation == "bias":
-        return lambda logits: logits + values
-    if operation not in _MULTIPLIES:
-        return lambda weights: values.to(weights.dtype).expand_as(weights)
-    if one.renormalise:
-        return lambda weights: _keep_sum(weights * values, weights)
-    return lambda weights: weights * values
-
-
-def _values(override: Override | None, experts: tuple[str, ...]) -> list[float]:
-    """One number an expert: the weight to set, the factor, or what to add."""
+def _values(override: Override | None, verb: str, experts: tuple[str, ...]) -> list[float]:
+    """One number an expert: the weight to set, the factor, or what to add; or one to divide by."""
+    if verb == "temperature":
+        return [override.value or 1.0 if override else 1.0]
+    neutral = 1.0 if verb == "times" else 0.0
     if override is None:
-        return [0.0] * len(experts)
-    weights, neutral = override.weights, 0.0
-    if override.operation in _MULTIPLIES:
-        neutral = 1.0
-    elif override.operation == "uniform":
+        return [neutral] * len(experts)
+    weights = override.weights
+    if override.operation == "uniform":
         weights = weights or dict.fromkeys(experts, 1.0)
     if override.operation == "uniform" or (override.operation == "pin" and override.renormalise):
         total = sum(weights.values())
@@ -226,16 +256,13 @@ def _values(override: Override | None, experts: tuple[str, ...]) -> list[float]:
     return [weights.get(name, neutral) for name in experts]
 
 
-def _top_k(count: int, renormalise: bool) -> Operator:
-    def keep(weights: Cells) -> Cells:
-        if count >= weights.shape[-1]:
-            return weights
-        kept = torch.zeros_like(weights)
-        largest = weights.abs().topk(count, dim=-1).indices
-        kept = kept.scatter(-1, largest, weights.gather(-1, largest))
-        return _keep_sum(kept, weights) if renormalise else kept
-
-    return keep
+def _top_k(weights: Cells, count: int, renormalise: bool) -> Cells:
+    if count >= weights.shape[-1]:
+        return weights
+    kept = torch.zeros_like(weights)
+    largest = weights.abs().topk(count, dim=-1).indices
+    kept = kept.scatter(-1, largest, weights.gather(-1, largest))
+    return _keep_sum(kept, weights) if renormalise else kept
 
 
 def _keep_sum(weights: Cells, before: Cells) -> Cells:

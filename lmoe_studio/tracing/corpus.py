@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from analysis.frames import routing_frame
 from lmoe_studio.errors import DataError
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.mixture import MixtureModel, RoutingRecord
+from lmoe_studio.mixing import RoutingRecord
+from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length, padded
 from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, Survey, survey

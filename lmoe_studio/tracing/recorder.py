@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmoe_studio.mixture import MixtureModel, PlanArgument, RoutingRecord
+from lmoe_studio.mixing import RoutingRecord
+from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace

@@ -1,0 +1,155 @@
+"""What one forward pass carries along: its call, and the weights that its bank layers ask for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lmoe_studio.config import Composition
+from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
+from lmoe_studio.experts.layout import RankLayout, RankWeights
+from lmoe_studio.routing.apply import CompiledPlan
+from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
+
+
+@dataclass(frozen=True)
+class RoutingRecord:
+    """What the routers said and what was applied in one forward pass; part of the graph."""
+
+    logits: Float[Tensor, "batch seq site expert"]
+    probs: Float[Tensor, "batch seq site expert"]
+    router_weights: Float[Tensor, "batch seq site expert"]
+    """The routers' own, before a plan."""
+    weights: Float[Tensor, "batch seq site expert"]
+    """What was applied."""
+    contributions: Float[Tensor, "batch seq site expert"] | None
+    """Norm of the update that each expert added, over all linear layers of a site."""
+
+
+@dataclass
+class Call:
+    """One forward pass: its tokens, what to change, and what was seen."""
+
+    tokens: TokenBatch
+    composition: Composition
+    plan: CompiledPlan | None
+    pinned: Tensor | None
+    outputs: dict[int, tuple[RouterOutput, Tensor]] | None
+    squares: dict[int, Tensor] | None
+    shared: RouterOutput | None = None
+
+    def settle(self, site: int, layer: int, output: RouterOutput, router: nn.Module) -> Tensor:
+        """The weights to apply at a site, noted down if somebody asked."""
+        weights = output.weights
+        if self.pinned is not None:
+            weights = self.pinned[:, :, site].to(weights)
+        elif self.plan is not None:
+            weights = self.plan.apply(layer, output, cast(Router, router).gate)
+        if self.outputs is not None and site not in self.outputs:
+            self.outputs[site] = (output, weights)
+        return weights
+
+    def record(self) -> RoutingRecord | None:
+        if self.outputs is None:
+            return None
+        seen = [self.outputs[site] for site in range(len(self.outputs))]
+        return RoutingRecord(
+            logits=torch.stack([output.logits for output, _ in seen], dim=2),
+            probs=torch.stack([output.probs for output, _ in seen], dim=2),
+            router_weights=torch.stack([output.weights for output, _ in seen], dim=2),
+            weights=torch.stack([weights for _, weights in seen], dim=2),
+            contributions=self._contributions(),
+        )
+
+    def _contributions(self) -> Tensor | None:
+        if self.squares is None:
+            return None
+        return torch.stack([self.squares[i] for i in range(len(self.squares))], dim=2).sqrt()
+
+
+class Current(CurrentMixing):
+    """What this thread is in the middle of."""
+
+    call: Call | None = None
+
+
+class BlockMixing:
+    """The weights of one block in one forward pass: what its bank layers ask for.
+
+    Kept by a checkpointed block until the backward pass has recomputed it.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        weights: Tensor | None,
+        route: Callable[[Call, LoRABankLinear, Tensor], tuple[int, Tensor]] | None,
+        site: int = 0,
+    ) -> None:
+        self._call = call
+        self._weights = weights
+        self._route = route
+        self._site = site
+        self._expanded: dict[RankLayout, RankWeights] = {}  # most layers of a block share a layout
+        self._read: dict[SharedInput, _Reading] = {}
+
+    def fresh(self) -> "BlockMixing":
+        """The same weights with nothing computed yet: a recomputation must repeat every step."""
+        return BlockMixing(self._call, self._weights, self._route, self._site)
+
+    def mixed(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        mixed = self._part(layer, x)
+        if self._route is not None:
+            expanded = layer.layout.expand(self.weights(layer, x), self._call.composition)
+            mixed = layer.layout.mix(mixed, expanded)
+        squares = self._call.squares
+        if squares is not None:
+            norms = layer.update_norms(mixed).view(*x.shape[:-1], -1)
+            seen = squares.get(self._site)
+            squares[self._site] = norms if seen is None else seen + norms
+        return mixed
+
+    def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        if self._route is not None:
+            self._site, weights = self._route(self._call, layer, x)
+            return weights
+        assert self._weights is not None
+        return self._weights
+
+    def _part(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        """This layer's part of what is computed once for all readers of `x`.
+
+        Weighted already, unless each layer has weights of its own.
+        """
+        source = layer.source
+        reading = self._read.get(source)
+        if reading is None or reading.x is not x:
+            parts = source.project(x) if self._route else source.mix(x, self._expand)
+            if len(parts) == 1:
+                return parts[0]
+            reading = self._read[source] = _Reading(x, parts, len(parts))
+        reading.left -= 1
+        if not reading.left:
+            del self._read[source]  # so that nothing outlives its last reader
+        return reading.parts[layer.place]
+
+    def _expand(self, layout: RankLayout) -> RankWeights:
+        found = self._expanded.get(layout)
+        if found is None:
+            assert self._weights is not None
+            found = layout.expand(self._weights, self._call.composition)
+            self._expanded[layout] = found
+        return found
+
+
+@dataclass
+class _Reading:
+    """What several bank layers get from the one tensor that they read."""
+
+    x: Tensor
+    parts: tuple[Tensor, ...]
+    left: int
+    """Layers that have not asked yet."""
