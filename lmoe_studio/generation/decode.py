@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
 from lmoe_studio.generation.shared_prompts import PromptReadings
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture import MixtureModel, MixtureOutput
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
 
@@ -48,6 +49,7 @@ def decode_steps(
     should_stop: Callable[[], bool],
     turn: AbstractContextManager[object],
     recording: Recording | None,
+    replayable: Callable[[], Replayable] | None = None,
 ) -> Iterator[int]:
     """Write tokens into `rows`, one a step, until every row has finished.
 
@@ -63,11 +65,13 @@ def decode_steps(
         should_stop: asked before every pass; True ends all rows.
         turn: entered for each forward pass.
         recording: hears every pass.
+        replayable: makes what steps are captured with; None for CUDA graphs on a GPU, and steps
+            one by one elsewhere.
 
     Yields:
         The number of the step, from 0; each row that had not finished has one more token.
     """
-    batch = _Batch(model, rows, plan_of, turn, recording)
+    batch = _Batch(model, rows, plan_of, turn, recording, replayable)
     logits = batch.read_prompts(should_stop)
     for step in range(max_new_tokens):
         if logits is None or should_stop():
@@ -105,6 +109,7 @@ class _Batch:
         plan_of: PlanOf,
         turn: AbstractContextManager[object],
         recording: Recording | None,
+        replayable: Callable[[], Replayable] | None,
     ) -> None:
         self._model = model
         self._rows = rows
@@ -112,9 +117,13 @@ class _Batch:
         self._turn = turn
         self._recording = recording
         self._device = next(model.parameters()).device
+        if replayable is None and self._device.type == "cuda":
+            replayable = CudaGraph
+        self._replayable = replayable
         self._width = max(len(row.prompt) for row in rows)
         self._mask: Tensor | None = None
         self._cache: Cache | None = None
+        self._steps: ReplayedSteps | None = None
 
     def read_prompts(self, should_stop: Callable[[], bool]) -> Tensor | None:
         """Logits `[batch, vocab]` for the first new token; None if told to stop."""
@@ -133,7 +142,26 @@ class _Batch:
             logits = self._forward(piece, readings.plans, start, step=-1, of_row=readings.of_row)
         if logits is not None and readings.of_row is not None:
             logits = self._hand_out(logits, torch.tensor(readings.of_row, device=self._device))
+        if self._replayable is not None and logits is not None:
+            self._replay_steps(self._replayable)
         return logits
+
+    @torch.inference_mode()
+    def _replay_steps(self, replayable: Callable[[], Replayable]) -> None:
+        assert self._cache is not None
+        shape = len(self._rows), self._width
+        padding = torch.zeros(shape, dtype=torch.bool, device=self._device)
+        recording = self._recording
+        self._steps = ReplayedSteps.over(
+            self._model,
+            self._cache,
+            padding if self._mask is None else self._mask == 0,
+            record=recording is not None,
+            contributions=recording is not None and recording.contributions,
+            replayable=replayable,
+        )
+        if self._steps is not None:
+            self._cache = None  # what it held has moved
 
     @torch.inference_mode()
     def _hand_out(self, logits: Tensor, of_row: Tensor) -> Tensor:
@@ -144,6 +172,7 @@ class _Batch:
             self._mask = self._mask[of_row]
         return logits[of_row]
 
+    @torch.inference_mode()
     def read(self, tokens: list[int], step: int) -> Tensor:
         """Logits `[batch, vocab]` for the token after these, which are those of `step`."""
         ids = torch.tensor([[token] for token in tokens], device=self._device)
@@ -151,7 +180,10 @@ class _Batch:
             None if len(row.written) <= step else self._plan_of(i, row.ids)
             for i, row in enumerate(self._rows)
         ]
-        return self._forward(ids, plans, self._width + step, step=step)
+        if self._steps is None:
+            return self._forward(ids, plans, self._width + step, step=step)
+        with self._turn:
+            return self._heard(ids, self._steps.read(ids, plans))
 
     @torch.inference_mode()
     def choose(self, logits: Tensor) -> list[int]:
@@ -184,8 +216,12 @@ class _Batch:
                 logits_to_keep=1 if recording is None else 0,
             )
         self._cache = output.past_key_values
-        if recording is not None:
-            recording.add(ids, output, of_row)
+        return self._heard(ids, output, of_row)
+
+    def _heard(self, ids: Tensor, output: MixtureOutput, of_row: list[int] | None = None) -> Tensor:
+        """The last logits, once the recording knows of the pass."""
+        if self._recording is not None:
+            self._recording.add(ids, output, of_row)
         return output.logits[:, -1]
 
     def _padding_mask(self, prompts: list[list[int]]) -> Tensor | None:

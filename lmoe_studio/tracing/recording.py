@@ -41,7 +41,7 @@ class Recording:
             self._next = self._next[self._of_row]
         self._of_row = of_row
         shares = list(range(len(ids))) if of_row is None else of_row
-        routing = _each(output.routing, lambda tensor: tensor.detach().float().cpu())
+        routing = _each(output.routing, _own_copy)
         self._routing.append(routing if of_row is None else _each(routing, lambda t: t[shares]))
         scores = [self._score_row(row, ids[row], output.logits[row]) for row in range(len(ids))]
         if not self._scores:
@@ -111,6 +111,11 @@ _PARTS = ("logits", "probs", "router_weights", "weights", "contributions")
 def _each(routing: RoutingRecord, change: Callable[[Tensor], Tensor]) -> RoutingRecord:
     found = {name: getattr(routing, name) for name in _PARTS}
     return replace(routing, **{n: None if t is None else change(t) for n, t in found.items()})
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    """In float32 on the CPU; the next pass may write over what this one gave."""
+    return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
 def _row(passes: list[RoutingRecord], row: int, where: slice) -> RoutingRecord:
