@@ -36,6 +36,7 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 RANKS = (4, 8, 16, 32, 64)
 BASE = "base model"
 OURS = "L-MoE"
+FOLDED = f"{OURS} blend, folded"
 PLAN = RoutingPlan([Override.solo("e3", layers=Span(start=1), strength=0.5), Override.ban("e1")])
 LATER_PLAN = RoutingPlan(
     [
@@ -129,6 +130,7 @@ def _models(variants: Variants) -> dict[str, Callable[[], Forward]]:
         f"{OURS} factor": lambda: variants.lmoe(count, rank, "factor").model,
         f"{OURS} output, plan": lambda: partial(ours(), plan=PLAN),
         f"{OURS} output, recorded": lambda: partial(ours(), record=True),
+        FOLDED: lambda: variants.folded_lmoe(count, rank).model,
     }
 
 
@@ -170,11 +172,13 @@ def _generate(variants: Variants) -> Entries:
 
         return lambda: Case(partial(run, build()), units=tokens)
 
-    def ours(**choices: Any) -> Callable[[], Case]:
+    def ours(
+        build: Callable[[int, int], Studio] = variants.lmoe, **choices: Any
+    ) -> Callable[[], Case]:
         def run(studio: Studio, _state: None) -> object:
             return studio.generate(prompt, max_new_tokens=WRITTEN, **choices)
 
-        return lambda: Case(partial(run, variants.lmoe(count, rank)), units=WRITTEN)
+        return lambda: Case(partial(run, build(count, rank)), units=WRITTEN)
 
     def side_by_side(_state: None) -> object:
         plans = {f"e{n}": RoutingPlan([Override.solo(f"e{n}")]) for n in range(count)}
@@ -190,6 +194,7 @@ def _generate(variants: Variants) -> Entries:
         f"{OURS} output": ours(trace=False),
         f"{OURS} output, plan": ours(trace=False, plan=LATER_PLAN),
         f"{OURS} output, plan and trace": ours(plan=LATER_PLAN),
+        FOLDED: ours(variants.folded_lmoe, trace=False),
         f"{OURS} output, {count} plans as one batch": lambda: Case(side_by_side, units=WRITTEN),
     }
     return _against(_lora_of_all(variants), builders)

@@ -44,7 +44,8 @@ _GROUPS = {
     "forward": (
         "Forward pass",
         "The logits of the last token only, as when a prompt is read. `plan` steers every token "
-        "by two overrides; `recorded` gives every router's logits, probabilities and weights back.",
+        "by two overrides; `recorded` gives every router's logits, probabilities and weights back; "
+        "`folded` has an even blend of all experts in the base model's weights.",
     ),
     "decode": (
         "Decoding",

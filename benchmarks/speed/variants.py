@@ -7,6 +7,7 @@ the base's type. (PEFT would keep the adapters of a bfloat16 base in float32, wh
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import Studio
 
 warnings.filterwarnings(  # PEFT asks the old name
@@ -68,6 +70,7 @@ class Variants:
         self.device = device
         self._built: dict[tuple[object, ...], Any] = {}
         self._group = ""
+        self._folds = ExitStack()
 
     @cached_property
     def base(self) -> BaseModel:
@@ -86,6 +89,7 @@ class Variants:
 
     def forget(self) -> None:
         """Let go of every variant; the base stays."""
+        self._folds.close()
         self._built.clear()
 
     def lora(self, rank: int, *, train: bool = False) -> nn.Module:
@@ -141,6 +145,17 @@ class Variants:
             return Studio(base, random_bank(base, experts, rank, composition))
 
         return self._once(("lmoe", experts, rank, composition), build)
+
+    def folded_lmoe(self, experts: int, rank: int) -> Studio:
+        """Ours with an even blend of all experts in the base's weights."""
+
+        def build() -> Studio:
+            base = replace(self.base, model=twin(self.base.model))
+            studio = Studio(base, random_bank(base, experts, rank))
+            self._folds.enter_context(studio.fold(RoutingPlan([Override.uniform()])))
+            return studio
+
+        return self._once(("folded", experts, rank), build)
 
     def trained_lmoe(
         self, experts: int, rank: int, composition: Composition = "output"

@@ -36,6 +36,7 @@ def test_every_variant_changes_what_the_base_says_and_leaves_the_base_alone(vari
         "arrow": variants.arrow(8, 2),
         "output": variants.lmoe(8, 2).model,
         "factor": variants.lmoe(8, 2, "factor").model,
+        "folded": variants.folded_lmoe(8, 2).model,
     }
     for name, model in adapted.items():
         assert not torch.allclose(logits(model, tokens), before, atol=1e-6), name
