@@ -54,7 +54,7 @@ def measure(shape: str, device: str, only: Sequence[str] | None, effort: Effort)
     """Measure the rows wanted, printing each as soon as it is done."""
     variants = Variants(shape, device)
     found: dict[str, RowReport] = {}
-    for row in rows_of(shape):
+    for row in rows_of(shape, device):
         if row.among(only):
             found |= measure_row(row, variants, effort)
     return Report(
@@ -126,7 +126,7 @@ def check(committed: Report, only: Sequence[str], effort: Effort) -> int:
         print(f"The ratios of before are from another machine: {committed.machine}.")
     variants = Variants(committed.shape, committed.device)
     worse: list[str] = []
-    for row in rows_of(committed.shape):
+    for row in rows_of(committed.shape, committed.device):
         if row.among(only) and row.key in committed.rows:
             worse += _check_row(row, committed, variants, effort)
     for sentence in worse:
@@ -168,7 +168,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="about how long a row may take")
     parser.add_argument("--check", type=Report.read, help="compare with these figures instead")
     options = parser.parse_args()
-    rows = rows_of(options.check.shape if options.check else options.shape)
+    of = options.check or options
+    rows = rows_of(of.shape, of.device)
     for name in options.only or ():
         if not any(row.among([name]) for row in rows):
             keys = ", ".join(row.key for row in rows)

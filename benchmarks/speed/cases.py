@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from benchmarks.speed.measure import Case
+from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.routing.router import TokenBatch
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.data import MixedSkills, collate
@@ -56,6 +60,65 @@ def decoding(forward: Forward, ids: Tensor) -> Case:
                 input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
             token = output.logits.argmax(dim=-1)
+
+    return Case(run, prepare, units=NEW_TOKENS)
+
+
+class Unrouted:
+    """A model without routers, as `ReplayedSteps` takes a routed one: what a captured step costs."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.parameters = base.parameters
+
+    def __call__(self, ids: Tensor, **options: Any) -> Any:
+        return self.base(input_ids=ids, **options)
+
+    def compile_plan(self, _plans: object, _tokens: TokenBatch) -> None:
+        """There is nothing to steer."""
+
+    def run_pass(
+        self, tokens: TokenBatch, attention_mask: Tensor, *, past_key_values: Cache, **_: object
+    ) -> Any:
+        return self.base(
+            input_ids=tokens.ids,
+            attention_mask=attention_mask,
+            position_ids=tokens.positions,
+            past_key_values=past_key_values,
+            use_cache=True,
+        )
+
+
+def replaying(
+    model: Any,
+    ids: Tensor,
+    plan: RoutingPlan | None = None,
+    replayable: Callable[[], Replayable] = CudaGraph,
+) -> Case:
+    """Greedy tokens by a captured step, replayed; prompt and capture come beforehand."""
+    plans = [plan] * len(ids)
+
+    def step(steps: ReplayedSteps, token: Tensor) -> Tensor:
+        return steps.read(token, plans).logits.argmax(dim=-1)
+
+    @torch.inference_mode()
+    def prepare() -> tuple[ReplayedSteps, Tensor]:
+        output = model(ids, use_cache=True, logits_to_keep=1)
+        padding = torch.zeros_like(ids, dtype=torch.bool)
+        steps = ReplayedSteps(
+            model, output.past_key_values, padding, record=False, contributions=False,
+            replayable=replayable,
+        )  # fmt: skip
+        token = output.logits.argmax(dim=-1)
+        for _ in range(2):
+            token = step(steps, token)
+        return steps, token
+
+    @torch.inference_mode()
+    def run(state: tuple[ReplayedSteps, Tensor]) -> None:
+        steps, token = state
+        for _ in range(NEW_TOKENS):
+            token = step(steps, token)
 
     return Case(run, prepare, units=NEW_TOKENS)
 

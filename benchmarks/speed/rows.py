@@ -16,9 +16,11 @@ from benchmarks.speed.cases import (
     UNCACHED_TOKENS,
     WRITTEN,
     Forward,
+    Unrouted,
     decoding,
     joint_training,
     reading,
+    replaying,
     rereading,
     training,
     training_batch,
@@ -77,8 +79,8 @@ class Row:
         return wanted is None or self.key in wanted or self.group in wanted
 
 
-def rows_of(shape_name: str) -> list[Row]:
-    """The rows for a shape, in the order of the tables."""
+def rows_of(shape_name: str, device: str = "cpu") -> list[Row]:
+    """The rows for a shape on a device, in the order of the tables."""
     shape = SHAPES[shape_name]
     forward = [
         _forward(length, batch)
@@ -91,6 +93,7 @@ def rows_of(shape_name: str) -> list[Row]:
     return [
         *forward,
         Row("decode", f"a token after {PROMPT}", _decode),
+        *([Row("graph", f"a token after {PROMPT}", _graph)] if device == "cuda" else []),
         Row("generate", f"a token of {WRITTEN} after {PROMPT}, prompt included", _generate),
         Row("trace", f"{SEQUENCE} tokens, all logits", _trace),
         train,
@@ -154,6 +157,22 @@ def _decode(variants: Variants) -> Entries:
         write = rereading if "X-LoRA" in name else decoding
         builders[name] = lambda write=write, build=build: write(build(), ids)
     return _against(_lora_of_all(variants), builders)
+
+
+def _graph(variants: Variants) -> Entries:
+    """The same captured step for everyone who can be captured."""
+    count, rank = variants.shape.experts, variants.shape.rank
+    ids = _ids(variants, 1, PROMPT)
+    ours = partial(variants.lmoe, count, rank)
+    builders: dict[str, Callable[[], Case]] = {
+        BASE: lambda: replaying(Unrouted(variants.base.model), ids),
+        _lora_of_all(variants): lambda: replaying(Unrouted(variants.lora(count * rank)), ids),
+        f"{OURS} output": lambda: replaying(ours().model, ids),
+        f"{OURS} factor": lambda: replaying(ours("factor").model, ids),
+        f"{OURS} output, plan": lambda: replaying(ours().model, ids, PLAN),
+        FOLDED: lambda: replaying(variants.folded_lmoe(count, rank).model, ids),
+    }
+    return _against(BASE, builders)
 
 
 def _generate(variants: Variants) -> Entries:

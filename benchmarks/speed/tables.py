@@ -20,7 +20,7 @@ _INTRODUCTION = """\
 
 What an L-MoE costs, beside PEFT's ways of running LoRAs. The measure is the plain PEFT LoRA whose
 rank is that of all experts together: it does the same arithmetic and routes nothing. Each cell
-shows the ratio to it, the quartiles of that ratio, and the absolute figure; below 1 is faster, or
+shows the ratio to it (where not said otherwise), the quartiles of that ratio, and the absolute figure; below 1 is faster, or
 less memory. All cases of a column ran in one process, interleaved, in an order drawn anew each
 round, after a warm-up; the figures are medians over rounds, the ratios were taken within a round.
 All cases share the base model's weights and hold random experts of the same shapes on every linear
@@ -52,6 +52,11 @@ _GROUPS = {
         f"One token of {NEW_TOKENS}, greedy, by the same loop for everyone; the prompt is not "
         f"counted. X-LoRA has no cache and reads the whole text twice for each token, so it wrote "
         f"{UNCACHED_TOKENS}.",
+    ),
+    "graph": (
+        "Decoding, as a CUDA graph",
+        "The whole step captured and replayed, for all by the same code, routers and plan "
+        "included; ratios to the base model captured the same way.",
     ),
     "generate": (
         "Writing a text",

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from tapes import Tape
 
 from benchmarks.speed.bases import twin
+from benchmarks.speed.cases import Unrouted, replaying
 from benchmarks.speed.rows import BASE, rows_of
 from benchmarks.speed.variants import Variants
 
@@ -97,8 +99,23 @@ def test_every_case_of_every_row_runs(variants, key):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_every_case_of_every_row_runs_on_a_gpu():
     variants = Variants("tiny", "cuda")
-    for row in rows_of("tiny"):
+    for row in rows_of("tiny", "cuda"):
         variants.keep_for(row.group)
         for entry in row.entries(variants).values():
             case = entry.build()
             case.run(case.prepare())
+
+
+def test_captured_steps_write_what_the_plain_loop_writes(variants, tokens):
+    model = variants.base.model
+    for one in (Unrouted(model), variants.lmoe(8, 2).model):
+        case = replaying(one, tokens, replayable=Tape)
+        steps, token = case.prepare()
+        with torch.inference_mode():
+            for _ in range(3):
+                token = steps.read(token, [None]).logits.argmax(dim=-1)
+            text, plain = tokens, None
+            for _ in range(6):
+                plain = one(text, logits_to_keep=1).logits.argmax(dim=-1)
+                text = torch.cat([text, plain], dim=1)
+        assert torch.equal(token, plain)
