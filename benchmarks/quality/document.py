@@ -401,9 +401,9 @@ hindsight (best for each text, for each token) or with the skill known are marks
 are those of the row {dissected}."""
 _ROUTING = """Mutual information of skill and expert in the upper half of the layers (at most 3 bits), and the
 same with shuffled labels; how many experts the weights of one token, and of all tokens together,
-amount to; lights of `gate_health` and dead experts, over all seeds and layers. Ablations change one
-thing in the demo bank's recipe (α/r 12, learning rate 0.001); the second column is the difference
-from it, seed by seed."""
+amount to; lights of `gate_health` and dead experts, over all seeds and layers. The rows below
+change what their titles say in the demo bank's recipe (α/r 12, learning rate 0.001); the second
+column is the difference from it, seed by seed."""
 _TRIED = """Both sides were tried with several settings on seed 0, and chosen by other held-out texts than
 those of the tables."""
 _HOW = """- **one LoRA**: rank N·r, trained on the mixture's very batches, in their order.

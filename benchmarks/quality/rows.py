@@ -104,8 +104,18 @@ ABLATIONS = [
     Row("shared", "one router for all layers", changes={"router": {"scope": "shared"}}),
     Row("module", "a router for each linear layer", changes={"router": {"scope": "module"}}),
     Row("small-alpha", "α/r 1 in place of 12", changes={"scale": 1}),
+    Row(
+        "sigmoid",
+        "sigmoid weights, α/r 16, no supervision, no balance loss",
+        changes={
+            "scale": 16,
+            "router": {"activation": "sigmoid"},
+            "skill_loss": 0.0,
+            "balance_loss": 0.0,
+        },
+    ),
 ]
-"""One change each to the first of `MIXTURES`, seed 0."""
+"""Changes to the first of `MIXTURES`, seed 0; the last starts as one LoRA of α/r 8 would."""
 SHIPPED = Row("shipped", "the demo bank", "shipped")
 """Scale "demo", seed 0: not trained again."""
 ALL_ROWS = [SHIPPED, *LORAS, *MIXTURES, FACTOR, *PER_SKILL, ROUTER_ONLY, *ABLATIONS]
