@@ -57,6 +57,7 @@ def measure(shape: str, device: str, only: Sequence[str] | None, effort: Effort)
     for row in rows_of(shape, device):
         if row.among(only):
             found |= measure_row(row, variants, effort)
+    variants.forget()
     return Report(
         machine=Machine.here(device),
         shape=shape,
@@ -129,6 +130,7 @@ def check(committed: Report, only: Sequence[str], effort: Effort) -> int:
     for row in rows_of(committed.shape, committed.device):
         if row.among(only) and row.key in committed.rows:
             worse += _check_row(row, committed, variants, effort)
+    variants.forget()
     for sentence in worse:
         print(sentence, file=sys.stderr)
     return 1 if worse else 0

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -56,9 +57,10 @@ class RankLayout(nn.Module):
         A product with a matrix of one number a row: exact, and one operation in both directions,
         where an index would scatter in the backward pass.
         """
-        flat = weights.to(self.owner.dtype).flatten(0, 1)
-        plain = torch.mm(flat, self.owner.t()) if composition == "factor" else None
-        return RankWeights(torch.mm(flat, self.scaled_owner.t()), plain)
+        scaled_owner = self.scaled_owner
+        flat = weights.to(scaled_owner.dtype).flatten(0, 1)
+        plain = F.linear(flat, self.owner) if composition == "factor" else None
+        return RankWeights(F.linear(flat, scaled_owner), plain)
 
     def mix(
         self, z: Float[Tensor, "token *layer rank"], weights: RankWeights
@@ -67,7 +69,9 @@ class RankLayout(nn.Module):
 
         `w_i s_i A_i x` for each expert i; with composition `factor`, `w_i s_i Σ_j w_j A_j x`.
         """
-        if weights.plain is not None:
-            each = (z * weights.plain).unflatten(-1, (-1, max(self.ranks)))
-            z = each.sum(dim=-2, keepdim=True).expand_as(each).flatten(-2)
-        return z * weights.scaled
+        scaled, plain = weights
+        if plain is None:
+            return z * scaled
+        rank = max(self.ranks)
+        averaged = (z * plain).view(*z.shape[:-1], -1, rank).sum(dim=-2, keepdim=True)
+        return (averaged * scaled.view(*scaled.shape[:-1], -1, rank)).view_as(z)
