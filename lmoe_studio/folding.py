@@ -16,6 +16,7 @@ from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraFactors
 from lmoe_studio.experts.merge import averaged
 from lmoe_studio.mixture import FoldedBlend, MixtureModel
+from lmoe_studio.quantisation import is_quantised
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.static import static_blends
 
@@ -61,12 +62,12 @@ def _stand_in(layer: LoRABankLinear, update: LoraFactors | None) -> nn.Module:
     linear = layer.base
     if update is None:
         return linear
-    weight = linear.get_parameter("weight")
-    if tuple(weight.shape) != (update.d_out, update.d_in) or not weight.is_floating_point():
+    if is_quantised(linear):
         raise PlanError(
             f"{layer.name} of this base model is quantised, and a blend can be folded into "
             "full-precision weights only; load the base without `quantize`, or run the plan live."
         )
+    weight = linear.get_parameter("weight")
     added = (update.b @ update.a).to(torch.float32).to(weight.device)
     stand_in = copy.copy(linear)
     stand_in._parameters = dict(linear._parameters)

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.base_models import no_bars
-from lmoe_studio.errors import StorageError
+from lmoe_studio.errors import BaseModelError, StorageError
 from lmoe_studio.experts.merge import Blend, Merged, add_to_base, merge_blend, merge_experts
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.static import static_blends
 
@@ -58,8 +59,14 @@ def merge_and_check(
         PlanError: the plan's weights depend on the token.
         BankError: an expert is not in the bank.
         ConfigError: a weight or the rank is out of range.
+        BaseModelError: the base model is quantised.
         StorageError: the folder exists or cannot be written.
     """
+    if quantised_linears(model.base):
+        raise BaseModelError(
+            "This base model is quantised, and a merge is checked against the weights in full "
+            "precision; load the base without `quantize`."
+        )
     experts = model.bank.expert_names
     if isinstance(blend, RoutingPlan):
         weights = static_blends(blend, experts=experts, num_layers=model.num_layers)

@@ -19,6 +19,7 @@ from lmoe_studio.base_models import (
     silent,
 )
 from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
+from lmoe_studio.config import Quantize
 from lmoe_studio.errors import (
     BaseMismatchError,
     ConfigError,
@@ -38,6 +39,7 @@ from lmoe_studio.generation.turns import Turns
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.quantisation import count_parameters, is_as_asked, quantised_as
 from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
@@ -77,6 +79,8 @@ class BankCard:
     dtype: str
     base_parameters: int
     bank_parameters: int
+    quantize: str | None = None
+    """Of the base's linear layers: "4bit", "8bit", or None."""
 
 
 class Studio:
@@ -116,6 +120,7 @@ class Studio:
         base: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        quantize: Quantize | None = None,
         beside: Self | None = None,
         on_progress: Progress = silent,
     ) -> Self:
@@ -126,20 +131,23 @@ class Studio:
             base: load this base instead of the one the bank names, for example a local copy.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU.
+            quantize: keep the base's linear layers in 4 or 8 bits ("4bit", "8bit"); needs bitsandbytes.
             beside: a studio whose base model is used once more, in the same memory, if it is the one
                 that is wanted; both may then work at once.
             on_progress: hears each slow step.
 
         Raises:
             BankError: there is no such bank, it is damaged, or made for another base.
-            BaseModelError: the base model cannot be had.
+            BaseModelError: the base model cannot be had, or cannot be quantised.
         """
         on_progress(f"Reading bank {bank}")
         loaded = load_bank(bank)
         wanted = base or loaded.base.id
-        model = beside and _same_base(beside.base, wanted, device, dtype)
+        model = beside and _same_base(beside.base, wanted, device, dtype, quantize)
         if model is None:
-            model = load_base(wanted, device=device, dtype=dtype, on_progress=on_progress)
+            model = load_base(
+                wanted, device=device, dtype=dtype, quantize=quantize, on_progress=on_progress
+            )
         on_progress("Attaching the experts")
         return cls(model, loaded)
 
@@ -439,6 +447,7 @@ class Studio:
             PlanError: the plan's weights depend on the token.
             BankError: an expert is not in the bank.
             ConfigError: a weight or the rank is out of range.
+            BaseModelError: the base model is quantised.
             StorageError: the folder exists or cannot be written.
         """
         with self._live_experts(), self._one_at_a_time:
@@ -506,8 +515,9 @@ class Studio:
             context_length=self.context_length,
             device=str(weights.device),
             dtype=str(weights.dtype).removeprefix("torch."),
-            base_parameters=sum(p.numel() for p in self.model.parameters()) - bank,
+            base_parameters=count_parameters(self.model) - bank,
             bank_parameters=bank,
+            quantize=quantised_as(self.model.base),
         )
 
     def _read(self, text: str, max_tokens: int | None) -> list[int]:
@@ -544,7 +554,9 @@ def preview_training(
     return preview(config, tokenizer, count=count)
 
 
-def _same_base(base: BaseModel, wanted: str, device: str, dtype: str) -> BaseModel | None:
+def _same_base(
+    base: BaseModel, wanted: str, device: str, dtype: str, quantize: Quantize | None
+) -> BaseModel | None:
     """A base model that is there already, if it is the one that is wanted."""
     weights, place = next(base.model.parameters()), choose_device(device)
     is_same = (
@@ -552,6 +564,7 @@ def _same_base(base: BaseModel, wanted: str, device: str, dtype: str) -> BaseMod
         and weights.device.type == place.type
         and place.index in (None, weights.device.index)
         and weights.dtype == choose_dtype(dtype, place)
+        and is_as_asked(base.model, quantize)
     )
     return base if is_same else None
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lmoe_studio.cli.console import messages, plain, progress_bar, say
-from lmoe_studio.cli.options import Base, Device
+from lmoe_studio.cli.options import Base, Device, Quantize
 from lmoe_studio.cli.text_input import read_text
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _eval(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     base: Base = None,
     device: Device = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Say what texts cost, in nats a token by label: router, uniform, base, each expert alone."""
     from lmoe_studio.routing.plan import RoutingPlan
@@ -51,7 +52,9 @@ def _eval(
     survey(CorpusFile(data, text_column, label_column))  # before the model
     steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
     with messages.status("") as status:
-        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        studio = Studio.load(
+            bank, base=base, device=device, quantize=quantize, on_progress=status.update
+        )
     with progress_bar() as bar:
         task = bar.add_task("Evaluating", total=1.0, line="")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmoe_studio.cli.console import messages, say
-from lmoe_studio.cli.options import Bank, Base, Device
+from lmoe_studio.cli.options import Bank, Base, Device, Quantize
 from lmoe_studio.cli.text_input import given_text, read_text
 from lmoe_studio.cli.trace_file import require_trace_name, write_trace
 
@@ -48,6 +48,7 @@ def _generate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON when done.")] = False,
     device: Device = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Write a text after a prompt, under a routing plan if one is given."""
     from lmoe_studio.routing.plan import RoutingPlan
@@ -57,7 +58,9 @@ def _generate(
     given = given_text(prompt, file, "--prompt")
     steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
     with messages.status("") as status:
-        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        studio = Studio.load(
+            bank, base=base, device=device, quantize=quantize, on_progress=status.update
+        )
     pieces = studio.stream(
         given,
         plan=steer,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmoe_studio.cli.console import plain, say
+from lmoe_studio.cli.options import Quantize
 from lmoe_studio.cli.training_progress import TrainingProgress
 from lmoe_studio.errors import JobError
 
@@ -33,6 +34,7 @@ def _start(
     steps: Annotated[int | None, typer.Option(help="Train this many steps instead.")] = None,
     seed: Annotated[int | None, typer.Option(help="Use this seed instead.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+    quantize: Quantize = None,
     copy_data: Annotated[
         bool, typer.Option("--copy-data", help="Keep copies of the texts, should yours change.")
     ] = False,
@@ -42,7 +44,7 @@ def _start(
     from lmoe_studio.jobs.jobs import Jobs
     from lmoe_studio.training.config import TrainingConfig
 
-    changes = {"name": name, "steps": steps, "seed": seed, "device": device}
+    changes = {"name": name, "steps": steps, "seed": seed, "device": device, "quantize": quantize}
     changes = {option: value for option, value in changes.items() if value is not None}
     values = TrainingConfig.read(config).model_dump(mode="json") | changes
     settings = TrainingConfig.parse(values, source="Options")

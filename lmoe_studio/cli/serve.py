@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmoe_studio.cli.options import Bank, Device
+from lmoe_studio.cli.options import Bank, Device, Quantize
 
 commands = typer.Typer()
 
@@ -19,6 +19,7 @@ def _app(
         str | None, typer.Option(envvar="LMOE_PASSWORD", help="Needed beyond this machine.")
     ] = None,
     device: Device = "auto",
+    quantize: Quantize = None,
     data_folder: Annotated[
         Path | None, typer.Option(help="A folder whose files may be trained on in the Train tab.")
     ] = None,
@@ -34,5 +35,6 @@ def _app(
         open_browser=browser,
         password=password,
         device=device,
+        quantize=quantize,
         data_folder=data_folder,
     )

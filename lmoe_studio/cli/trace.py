@@ -1,6 +1,8 @@
 """`lmoe trace`: one text, or with --data many."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lmoe_studio.cli.console import messages, plain, progress_bar, say
-from lmoe_studio.cli.options import Bank, Base, Device
+from lmoe_studio.cli.options import Bank, Base, Device, Quantize
 from lmoe_studio.cli.text_input import given_text
 from lmoe_studio.cli.trace_file import require_trace_name, write_trace
 from lmoe_studio.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.corpus import CorpusProgress
     from lmoe_studio.tracing.records import RoutingTrace
 
@@ -60,20 +63,22 @@ def _trace(
         bool, typer.Option("--scores", help="With --data: also keep logits and probabilities.")
     ] = False,
     device: Device = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Record every routing weight of a text, or of many: a run that was stopped goes on."""
     from lmoe_studio.studio import Studio
 
+    load = partial(Studio.load, bank, base=base, device=device, quantize=quantize)
     if data is not None:
         if text is not None or file is not None or out is None:
             raise ConfigError("--data goes with --out FOLDER, and without --text and --file.")
         corpus = _Corpus(data, out, text_column, label_column, run, max_tokens)
-        _trace_corpus(corpus, bank, base, device, contributions=contributions, scores=scores)
+        _trace_corpus(corpus, load, contributions=contributions, scores=scores)
         return
     require_trace_name(out)
     prompt = given_text(text, file)
     with messages.status("") as status:
-        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        studio = load(on_progress=status.update)
         status.update("Tracing")
         trace = studio.trace(prompt, max_tokens=max_tokens, contributions=contributions)
     if out is None:
@@ -97,14 +102,13 @@ class _Corpus:
 
 
 def _trace_corpus(
-    corpus: _Corpus, bank: str, base: str | None, device: str, *, contributions: bool, scores: bool
+    corpus: _Corpus, load: "Callable[..., Studio]", *, contributions: bool, scores: bool
 ) -> None:
-    from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 
     survey(CorpusFile(corpus.data, corpus.text_column, corpus.label_column))  # before the model
     with messages.status("") as status:
-        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
+        studio = load(on_progress=status.update)
     with progress_bar() as bar:
         task = bar.add_task("Tracing", total=1.0, line="")
 

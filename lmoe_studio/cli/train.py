@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmoe_studio.cli.console import messages, plain, say
+from lmoe_studio.cli.options import Quantize
 from lmoe_studio.cli.training_progress import TrainingProgress, print_preview
 from lmoe_studio.errors import ConfigError
 
@@ -29,6 +30,7 @@ def _train(
     steps: Annotated[int | None, typer.Option(help="Train this many steps instead.")] = None,
     seed: Annotated[int | None, typer.Option(help="Use this seed instead.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+    quantize: Quantize = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an unfinished run left, and begin.")
     ] = False,
@@ -43,7 +45,7 @@ def _train(
     """Train experts and router together, and write the bank."""
     from lmoe_studio.training.config import TrainingConfig, annotated_yaml
 
-    changes = {"out": out, "steps": steps, "seed": seed, "device": device}
+    changes = {"out": out, "steps": steps, "seed": seed, "device": device, "quantize": quantize}
     changes = {name: value for name, value in changes.items() if value is not None}
     if config is None:
         if not print_config:

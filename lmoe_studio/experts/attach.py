@@ -18,6 +18,7 @@ from lmoe_studio.experts.layer import (
 )
 from lmoe_studio.experts.layout import RankLayout
 from lmoe_studio.experts.lora import LoraFactors
+from lmoe_studio.quantisation import is_quantised
 
 _READ_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers of one parent that read the same tensor, by their names in Llama-like models."""
@@ -39,7 +40,8 @@ def attach_bank(
         model: the base model; changed in place until `detach_bank`.
         bank: its experts.
         current: where the bank layers look for the routing weights.
-        dtype: of the experts' factors; None takes the base layer's.
+        dtype: of the experts' factors; None takes the base layer's, and the model's own beside a
+            quantised one.
 
     Returns:
         The bank layers by module path, in the bank's order.
@@ -49,7 +51,11 @@ def attach_bank(
         AdapterError: composition `factor` and experts of different ranks. Nothing is changed.
     """
     linears = {name: _linear(model, name, bank) for name in bank.modules}
-    places = {name: _place(linear, dtype) for name, linear in linears.items()}
+    full = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    places = {
+        name: _place(linear, dtype or (full if is_quantised(linear) else None))
+        for name, linear in linears.items()
+    }
     factors = {
         name: [_moved(expert.adapter.factors.get(name), places[name]) for expert in bank.experts]
         for name in linears
@@ -130,8 +136,7 @@ def _linear(model: nn.Module, name: str, bank: ExpertBank) -> nn.Module:
 
 def _place(linear: nn.Module, dtype: torch.dtype | None) -> _Place:
     weight = next(linear.parameters())
-    own = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
-    return _Place(weight.device, dtype or own)
+    return _Place(weight.device, dtype or weight.dtype)
 
 
 def _moved(factors: LoraFactors | None, place: _Place) -> LoraFactors | None:

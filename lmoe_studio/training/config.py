@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, RouterSettings
+from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize, RouterSettings
 
 _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
@@ -43,6 +43,11 @@ class TrainingConfig(Config):
     name: str = Field(pattern=EXPERT_NAME, description="Name of the bank.")
     base: str = Field(
         default=EMBEDDED_BASE, description="Base model: embedded name, hub id or folder."
+    )
+    quantize: Quantize | None = Field(
+        default=None,
+        description="Keep the base's linear layers in 4 or 8 bits while experts and router learn in "
+        "full precision (QLoRA): less memory, a little loss. Needs `lmoe-studio[quantised]`.",
     )
     mode: Literal["joint", "router", "experts"] = Field(
         default="joint",

@@ -58,7 +58,7 @@ def run_training(
         run_folder: where checkpoints are kept until the bank is written; None takes a folder beside
             `config.out` whose name ends in `.run`.
         fresh: throw away what an earlier run left there.
-        base: an already loaded base model; it is given back as it was.
+        base: an already loaded base model, quantised or not; it is given back as it was.
 
     Raises:
         TrainingStopped: it was told to stop, and saved.
@@ -114,6 +114,7 @@ def _load_base(config: TrainingConfig, processes: Processes, tell: Listener) -> 
             config.base,
             device=processes.device(config.device),
             dtype="bfloat16" if uses_bfloat16(config) else "float32",
+            quantize=config.quantize,
             on_progress=lambda line: tell(Message(line)),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
+from lmoe_studio.config import Quantize
 from lmoe_studio.errors import ConfigError, LMoEError
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS
@@ -23,6 +24,7 @@ def launch(
     open_browser: bool = True,
     password: str | None = None,
     device: str = "auto",
+    quantize: Quantize | None = None,
     allowed_hosts: Sequence[str] = (),
     data_folder: Path | None = None,
 ) -> None:
@@ -35,6 +37,7 @@ def launch(
         open_browser: open the page in the default browser.
         password: asked of everyone who opens the page, with any user name.
         device: where the model runs.
+        quantize: keep the base's linear layers in 4 or 8 bits.
         allowed_hosts: further names that the page is reached under, for example behind a proxy.
         data_folder: a folder whose files everyone who opens the page may train on.
 
@@ -45,7 +48,7 @@ def launch(
     check_address(host, port, password=password)
     if data_folder is not None and not data_folder.is_dir():
         raise ConfigError(f"The data folder {data_folder} is no folder; make it, or name another.")
-    source = model_source(device)
+    source = model_source(device, quantize)
     source.start(bank)
     from lmoe_studio.ui.serve import serve  # noqa: PLC0415  (brings Gradio: seconds)
 

@@ -54,7 +54,8 @@ def bank_card(card: "BankCard") -> str:
         "Layers": f"{card.num_layers}",
         "Context": f"{card.context_length:,} tokens",
         "Parameters": f"{_millions(card.base_parameters)} + {_millions(card.bank_parameters)}",
-        "Runs on": f"{card.device}, {card.dtype}",
+        "Runs on": f"{card.device}, {card.dtype}"
+        + (f", linear layers in {card.quantize}" if card.quantize else ""),
     }
     rows = "".join(f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in facts.items())
     experts = "".join(_expert_row(index, expert) for index, expert in enumerate(card.experts))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
+from lmoe_studio.config import Quantize
 from lmoe_studio.errors import LMoEError
 
 if TYPE_CHECKING:
@@ -84,13 +85,19 @@ class StudioSource:
         self._state = replace(self._state, version=self._state.version + 1, **changes)
 
 
-def model_source(device: str) -> StudioSource:
-    """A source that loads real banks onto a device."""
+def model_source(device: str, quantize: Quantize | None = None) -> StudioSource:
+    """A source that loads real banks onto a device, over a base that may be quantised."""
 
     def load(bank: str, on_progress: Callable[[str], None]) -> "Studio":
         from lmoe_studio.studio import Studio  # noqa: PLC0415  (brings torch: seconds)
 
-        return Studio.load(bank, device=device, beside=source.state.studio, on_progress=on_progress)
+        return Studio.load(
+            bank,
+            device=device,
+            quantize=quantize,
+            beside=source.state.studio,
+            on_progress=on_progress,
+        )
 
     def list_banks() -> list[str]:
         from lmoe_studio.studio import available_banks  # noqa: PLC0415

@@ -52,7 +52,10 @@ function drawField(option) {
   const isNumber = option.kind === "whole" || option.kind === "number";
   const control = make(option.kind === "choice" ? "select" : "input");
   control.id = id;
-  if (option.kind === "choice") control.append(...option.choices.map((text) => make("option", "", text)));
+  if (option.kind === "choice") {
+    if (option.empty) control.append(Object.assign(make("option", "", "none"), { value: "" }));
+    control.append(...option.choices.map((text) => make("option", "", text)));
+  }
   else Object.assign(control, isNumber ? { type: "number", step: "any" } : { type: "text", spellcheck: false });
   if (option.empty) control.placeholder = "none";
   if (option.key in SETUP.offered) control.setAttribute("list", id + "-list");

@@ -27,7 +27,7 @@ OF_EXPERTS = ("rank", "alpha", "target_modules", "composition")
 """Fields that a bank to start from brings along."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Base and experts": ("base", "mode", "bank", *OF_EXPERTS),
+    "Base and experts": ("base", "quantize", "mode", "bank", *OF_EXPERTS),
     "Router": ("router",),
     "Steps and sequences": (
         "steps", "batch_size", "sequence_length", "gradient_accumulation",
