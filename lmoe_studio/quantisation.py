@@ -17,6 +17,9 @@ from lmoe_studio.config import Quantize
 from lmoe_studio.errors import BaseModelError
 
 _BITSANDBYTES = "bitsandbytes"
+# Of each 8-bit product it says that it casts; and when it is imported, which PEFT does wherever it is
+# installed, which kernels it has not found.
+logging.getLogger(_BITSANDBYTES).setLevel(logging.ERROR)
 
 
 def check_quantize(quantize: str | None) -> None:
@@ -52,8 +55,6 @@ def loading_options(
     method = quantisation_method(own)
     if method is None and quantize is None:
         return {}
-    # Of every 8-bit product it says that it casts, and at its import which kernels it lacks.
-    logging.getLogger(_BITSANDBYTES).setLevel(logging.ERROR)
     if method is None:
         return {"quantization_config": _how(quantize, dtype), "device_map": {"": device}}
     if quantize is not None and not _own_options(own).get(f"load_in_{quantize}"):
