@@ -13,6 +13,7 @@ from lmoe_studio.base_models import identify, load_base, over_same_weights
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BaseModelError, PlanError
 from lmoe_studio.experts.files import save_bank
+from lmoe_studio.generation.replay import ReplayedSteps
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.quantisation import count_parameters, quantised_linears
 from lmoe_studio.routing.plan import Override, RoutingPlan
@@ -212,6 +213,15 @@ def test_neither_folding_nor_merging_goes_with_it(base, bank, tmp_path):
         with pytest.raises(BaseModelError, match=r"is quantised.* without `quantize`"):
             studio.merge({"sql": 1.0}, tmp_path / "merged", full=full)
     assert not (tmp_path / "merged").exists()
+
+
+@torch.no_grad()
+def test_its_decoding_steps_are_not_captured(base, bank):
+    studio = Studio(base, bank)
+    cache = studio.model(torch.tensor([[5, 6]]), use_cache=True).past_key_values
+    padding = torch.zeros(1, 2, dtype=torch.bool)
+    options = {"record": False, "contributions": False}
+    assert ReplayedSteps.over(studio.model, cache, padding, **options) is None
 
 
 # Bases that come quantised

@@ -14,6 +14,7 @@ from transformers import Cache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from lmoe_studio.mixture import MixtureModel, MixtureOutput
+from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.apply import CompiledPlan
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.router import TokenBatch
@@ -140,7 +141,9 @@ class ReplayedSteps:
             type(one) is StaticLayer for one in static.layers
         )
         on_one = len({parameter.device for parameter in model.parameters()}) == 1
-        if not (whole and on_one and config._attn_implementation in _ATTENTION):
+        # What an 8-bit layer does depends on what it reads, and 4-bit ones were never captured yet.
+        is_full = not quantised_linears(model.base)
+        if not (whole and on_one and is_full and config._attn_implementation in _ATTENTION):
             return None
         return cls(model, cache, padding, **choices)
 

@@ -165,6 +165,22 @@ def test_a_preset_fills_its_options_and_a_change_is_of_no_preset(form):
     ).wait_for()
 
 
+def test_a_choice_that_may_be_left_open_is_open_and_can_be_opened_again(form):
+    assert form.input_value("#option-quantize") == ""
+    field = form.locator("#option-quantize")
+    set_option(form, "seed", 5)  # unfolds
+    assert field.locator("option").all_inner_texts() == ["none", "4bit", "8bit"]
+    field.select_option("4bit")
+    form.wait_for_timeout(400)
+    form.reload()
+    form.wait_for_selector("#run:not([disabled])")
+    opened(form)
+    assert form.input_value("#option-quantize") == "4bit"
+    set_option(form, "seed", 6)
+    form.locator("#option-quantize").select_option("none")
+    assert form.input_value("#option-quantize") == ""
+
+
 def test_a_reload_keeps_what_was_given(form):
     give(form, 0, "kept", "a text\nanother")
     form.fill("#bank-to-be", "my-own")

@@ -69,6 +69,7 @@ def test_the_form_untouched_is_the_config_untouched():
             "gradient_checkpointing": st.booleans(),
             "early_stopping": st.none() | st.integers(1, 9),
             "composition": st.sampled_from(["output", "factor"]),
+            "quantize": st.none() | st.sampled_from(["4bit", "8bit"]),
             "router": st.fixed_dictionaries(
                 {},
                 optional={
