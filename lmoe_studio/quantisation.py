@@ -92,7 +92,7 @@ def quantisation_method(config: PretrainedConfig | None) -> str | None:
 
 
 def quantised_as(model: nn.Module) -> str | None:
-    """ "4bit" or "8bit", as a model was loaded; None in full precision."""
+    """How a model was loaded, "4bit" or "8bit"; None in full precision."""
     return next((q for q in get_args(Quantize) if getattr(model, f"is_loaded_in_{q}", False)), None)
 
 
