@@ -42,6 +42,7 @@ class FakeCard(Loose):
     dtype: str = "float32"
     base_parameters: int = 134_515_008
     bank_parameters: int = 4_884_480
+    quantize: str | None = None
 
 
 class FakeStudio(Loose):

@@ -122,6 +122,11 @@ def test_a_text_that_is_too_long_says_how_long_and_can_be_cut():
     assert len(trace) == 4
 
 
+def test_the_card_says_that_the_base_is_quantised():
+    assert "cpu, float32<" in panels.bank_card(FakeCard())
+    assert "cpu, float32, linear layers in 4bit<" in panels.bank_card(FakeCard(quantize="4bit"))
+
+
 def test_cards_and_panels_escape_what_they_show():
     hostile = "<img src=x onerror=alert(1)>\"'${1}\ud800"
     card = FakeCard(bank=hostile, experts=(FakeExpert(hostile, hostile, (hostile,)),))
