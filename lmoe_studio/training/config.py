@@ -47,7 +47,7 @@ class TrainingConfig(Config):
     quantize: Quantize | None = Field(
         default=None,
         description="Keep the base's linear layers in 4 or 8 bits while experts and router learn in "
-        "full precision (QLoRA): less memory, a little loss. Needs `lmoe-studio[quantised]`.",
+        "full precision (QLoRA): less memory, some loss. Needs `lmoe-studio[quantised]`.",
     )
     mode: Literal["joint", "router", "experts"] = Field(
         default="joint",
