@@ -68,8 +68,9 @@ def loading_options(
 def settle_quantised(model: nn.Module) -> None:
     """Make the quantised layers of a model just loaded fit for training and for several threads.
 
-    On CPUs with AVX512-BF16 bitsandbytes would repack a weight in place when it is first used in
-    evaluation mode, and from then on no gradient passes the layer.
+    On CPUs with AVX512-BF16 bitsandbytes would repack a 4-bit weight in place when it is first used
+    in evaluation mode, and from then on no gradient passes the layer. An 8-bit weight it would hand
+    to the layer's state on first use, and two threads whose first use it is would lose it.
 
     Raises:
         BaseModelError: the weights are quantised by something else than bitsandbytes.
@@ -82,7 +83,11 @@ def settle_quantised(model: nn.Module) -> None:
             "`quantize` if memory is short."
         )
     for linear in quantised_linears(model).values():
-        setattr(linear, "support_avx512bf16_for_cpu", False)  # noqa: B010  (only 4-bit layers know it)
+        layer: Any = linear
+        if not hasattr(layer, "init_8bit_state"):
+            layer.support_avx512bf16_for_cpu = False
+        elif layer.weight.CB is not None:
+            layer.init_8bit_state()
 
 
 def quantisation_method(config: PretrainedConfig | None) -> str | None:

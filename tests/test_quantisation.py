@@ -280,3 +280,11 @@ def test_the_commands_take_it(lmoe, folder, bank, tmp_path):
     code, _, err = lmoe("trace", "--text", "SELECT", *options, "--quantize", "3bit")
     assert code == 2
     assert "'3bit' is not one of" in err
+
+
+def test_an_8bit_layer_has_its_weight_before_two_threads_can_ask_for_it(folder):
+    """bitsandbytes would move it on first use; done twice, the layer has none."""
+    base = load_base(folder, device="cpu", quantize="8bit")
+    for layer in quantised_linears(base.model).values():
+        assert layer.weight.CB is None
+        assert layer.state.CB is not None
