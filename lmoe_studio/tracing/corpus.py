@@ -23,6 +23,7 @@ from lmoe_studio.errors import DataError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.mixing import RoutingRecord
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.quantisation import quantised_as
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length, padded
 from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, Survey, survey
@@ -203,6 +204,7 @@ class CorpusTracer:
             "bank": self.model.bank.name,
             "bank_sha256": _digest(self.model.bank),
             "base": self.model.bank.base.id,
+            "weights": quantised_as(self.model.base) or str(self.model.base.dtype),
             "data_sha256": found.sha256,
             "columns": columns,
             "texts": found.texts,

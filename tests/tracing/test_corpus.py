@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 from tiny_models import ROUTERS, make_tiny_studio
 
@@ -127,6 +128,13 @@ def test_a_run_of_something_else_is_not_gone_on_with(studio, tmp_path, change, s
     studio.trace_corpus(TEXTS, out=tmp_path)
     with pytest.raises(ConfigError, match=sentence):
         studio.trace_corpus(**({"corpus": TEXTS, "out": tmp_path} | change))
+
+
+def test_a_run_in_another_precision_is_not_gone_on_with(studio, tmp_path):
+    studio.trace_corpus(TEXTS, out=tmp_path, run="first")
+    studio.model.base.to(torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"weights 'torch.float32', not 'torch.bfloat16'"):
+        studio.trace_corpus(TEXTS, out=tmp_path, run="first")
 
 
 def test_a_run_of_another_checkpoint_is_not_gone_on_with(studio, tmp_path):
