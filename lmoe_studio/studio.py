@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +13,10 @@ from lmoe_studio.base_models import (
     choose_device,
     choose_dtype,
     load_base,
-    load_tokenizer,
     over_same_weights,
     silent,
 )
+from lmoe_studio.cards import BankCard, bank_card
 from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
 from lmoe_studio.config import Quantize
 from lmoe_studio.errors import (
@@ -39,7 +38,7 @@ from lmoe_studio.generation.turns import Turns
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.quantisation import count_parameters, is_as_asked, quantised_as
+from lmoe_studio.quantisation import is_as_asked
 from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
@@ -49,38 +48,6 @@ from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts
-from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.data import SkillPreview, preview
-
-
-@dataclass(frozen=True)
-class ExpertCard:
-    """One expert, for people."""
-
-    name: str
-    description: str
-    tags: tuple[str, ...]
-    rank: int
-    """The largest, if they differ between modules."""
-
-
-@dataclass(frozen=True)
-class BankCard:
-    """What is loaded, for people."""
-
-    bank: str
-    base: str
-    composition: str
-    router: str
-    experts: tuple[ExpertCard, ...]
-    num_layers: int
-    context_length: int
-    device: str
-    dtype: str
-    base_parameters: int
-    bank_parameters: int
-    quantize: str | None = None
-    """Of the base's linear layers: "4bit", "8bit", or None."""
 
 
 class Studio:
@@ -500,25 +467,7 @@ class Studio:
     @property
     def card(self) -> BankCard:
         """What is loaded."""
-        weights = next(self.model.base.parameters())
-        bank = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return BankCard(
-            bank=self.bank.name,
-            base=self.bank.base.id,
-            composition=self.bank.composition,
-            router=str(self.bank.router),
-            experts=tuple(
-                ExpertCard(e.name, e.description, e.tags, e.adapter.ranks[-1])
-                for e in self.bank.experts
-            ),
-            num_layers=self.model.num_layers,
-            context_length=self.context_length,
-            device=str(weights.device),
-            dtype=str(weights.dtype).removeprefix("torch."),
-            base_parameters=count_parameters(self.model) - bank,
-            bank_parameters=bank,
-            quantize=quantised_as(self.model.base),
-        )
+        return bank_card(self.model, self.context_length)
 
     def _read(self, text: str, max_tokens: int | None) -> list[int]:
         if not text.strip():
@@ -531,27 +480,6 @@ class Studio:
     def _encode(self, text: str) -> list[int]:
         clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
         return list(self.tokenizer(clean)["input_ids"])
-
-
-def preview_training(
-    config: TrainingConfig, *, beside: Studio | None = None, count: int = 3
-) -> list[SkillPreview]:
-    """What the model will see in a training: what is read of each skill, and its first sequences.
-
-    Args:
-        config: what is to be trained.
-        beside: a studio whose tokenizer is used if it is the base model's.
-        count: how many sequences of each skill.
-
-    Raises:
-        DataError: a file cannot be read, or a skill has nothing to learn.
-        BaseModelError: the tokenizer cannot be had.
-    """
-    if beside is not None and beside.base.identity.id == config.base:
-        tokenizer = beside.tokenizer
-    else:
-        tokenizer = load_tokenizer(config.base)
-    return preview(config, tokenizer, count=count)
 
 
 def _same_base(

@@ -7,8 +7,9 @@ from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 from lmoe_studio.base_models import BaseModel, identify
 from lmoe_studio.errors import BaseModelError
 from lmoe_studio.experts.files import save_bank
-from lmoe_studio.studio import Studio, preview_training
+from lmoe_studio.studio import Studio
 from lmoe_studio.training.config import TrainingConfig
+from lmoe_studio.training.preview import preview_training
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_a_preview_tells_what_is_read_and_what_is_learned(banks, tmp_path):
         assert "2+2" not in learned
         assert "four é" in learned or "seven" in learned
     beside = Studio.load(banks / "one", device="cpu")
-    assert preview_training(config, beside=beside) == [skill]
+    assert preview_training(config, beside=beside.base) == [skill]
 
 
 def test_a_preview_without_its_base_model_says_so(tmp_path):

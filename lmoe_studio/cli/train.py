@@ -86,7 +86,7 @@ def _run(settings: "TrainingConfig", *, fresh: bool) -> None:
 
 def _preview(settings: "TrainingConfig") -> None:
     from lmoe_studio.base_models import load_tokenizer
-    from lmoe_studio.training.data import preview
+    from lmoe_studio.training.preview import preview
 
     with messages.status("") as status:
         tokenizer = load_tokenizer(settings.base, on_progress=status.update)

@@ -19,7 +19,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import DataError
 from lmoe_studio.text_rows import sha256
-from lmoe_studio.tracing.token_texts import TokenTexts
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example, Examples, TextRow, text_rows
@@ -65,36 +64,6 @@ def fingerprints(config: TrainingConfig) -> dict[str, str]:
     """sha256 of every data file, by folder and name."""
     files = [file for skill in config.skills for file in (*skill.train, *skill.held_out)]
     return {f"{path.parent.name}/{path.name}": sha256(path) for path in files}
-
-
-@dataclass(frozen=True)
-class SkillPreview:
-    """What the model will see of one skill."""
-
-    report: SkillReport
-    sequences: list[list[tuple[str, bool]]]
-    """Its first training sequences: the text of each token, and whether it is learned. The first of
-    a sequence is not, as nothing stands before it."""
-
-
-def preview(
-    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, *, count: int = 3
-) -> list[SkillPreview]:
-    """Read and tokenise as a run would, and show the first sequences of each skill.
-
-    Raises:
-        DataError: a file cannot be read, or a skill has nothing to learn.
-    """
-    texts = TokenTexts(tokenizer)
-    return [
-        SkillPreview(skill.report, [_shown(example, texts) for example in skill.train[:count]])
-        for skill in load_skills(config, tokenizer)
-    ]
-
-
-def _shown(example: Example, texts: TokenTexts) -> list[tuple[str, bool]]:
-    learned = [place > 0 and label != IGNORED for place, label in enumerate(example.labels)]
-    return list(zip(texts.sequence(example.ids), learned, strict=True))
 
 
 class MixedSkills(Dataset[dict[str, Any]]):

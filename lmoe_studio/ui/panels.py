@@ -7,7 +7,7 @@ from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.palette import expert_colour, expert_glyph
 
 if TYPE_CHECKING:
-    from lmoe_studio.studio import BankCard, ExpertCard
+    from lmoe_studio.cards import BankCard, ExpertCard
 
 Tone = Literal["loading", "note", "problem"]
 

@@ -15,9 +15,10 @@ from lmoe_studio.errors import DataError
 from lmoe_studio.text_rows import read_rows
 from lmoe_studio.training import data as data_module
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
-from lmoe_studio.training.data import MixedSkills, SkillData, collate, load_skills, preview
+from lmoe_studio.training.data import MixedSkills, SkillData, collate, load_skills
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example, Examples, text_rows
+from lmoe_studio.training.preview import preview
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"

@@ -11,7 +11,7 @@ from lmoe_studio.ui.palette import expert_colour, expert_glyph
 from lmoe_studio.ui.training.views import data_words, dropped_words
 
 if TYPE_CHECKING:
-    from lmoe_studio.training.data import SkillPreview
+    from lmoe_studio.training.preview import SkillPreview
 
 _MOST_TOKENS = 512  # of one sequence, shown
 

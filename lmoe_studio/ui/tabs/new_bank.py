@@ -157,10 +157,11 @@ def _read(page: Page, folder: str, skills: object, options: object) -> _Asked:
 
 def _preview(page: Page, asked: _Asked) -> list[Any]:
     """Read the texts as the run would. Raises DataError, with files called as people call them."""
-    from lmoe_studio.studio import preview_training  # noqa: PLC0415  (brings torch: seconds)
+    from lmoe_studio.training.preview import preview_training  # noqa: PLC0415  (brings torch: seconds)
 
+    studio = page.source.state.studio
     try:
-        return preview_training(asked.config, beside=page.source.state.studio)
+        return preview_training(asked.config, beside=studio and studio.base)
     except LMoEError as error:
         raise type(error)(asked.texts.in_words(str(error))) from None
 
