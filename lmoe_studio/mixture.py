@@ -94,9 +94,7 @@ class MixtureModel(nn.Module):
         self.sites = self._find_sites()
         self._site_index = {site: index for index, site in enumerate(self.sites)}
         self.routers = self._build_routers()
-        self._hooks = [
-            hook for index, block in enumerate(blocks) for hook in self._hook(index, block)
-        ]
+        self._hooks = [self._hook(index, block) for index, block in enumerate(blocks)]
         self.num_layers = len(blocks)
         self.folded: FoldedBlend | None = None
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
@@ -333,19 +331,13 @@ class MixtureModel(nn.Module):
             if name.startswith(f"{key}.")
         }
 
-    def _hook(self, layer: int, block: nn.Module) -> list[Any]:
+    def _hook(self, layer: int, block: nn.Module) -> Any:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._current.call is not None:
                 hidden = args[0] if args else kwargs["hidden_states"]
                 self._current.mixing = self._mix(self._current.call, layer, hidden)
 
-        def leave(*_: Any) -> None:
-            self._current.mixing = None
-
-        return [
-            block.register_forward_pre_hook(enter, with_kwargs=True),
-            block.register_forward_hook(leave, always_call=True),
-        ]
+        return block.register_forward_pre_hook(enter, with_kwargs=True)
 
     @contextmanager
     def _calling(self, call: Call) -> Iterator[None]:

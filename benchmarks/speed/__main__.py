@@ -12,7 +12,7 @@ again; the exit status is 1 if one has become worse, see `regressions.py`.
 import argparse
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,32 +41,39 @@ def main() -> None:
         sys.exit(check(options.check, options.only or CHECKED, effort))
     effort = Effort(options.rounds, options.seconds)
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    report = measure(options.shape, options.device, options.only, effort)
-    if options.json:
-        if options.only and options.json.exists():
-            report = report.updated(Report.read(options.json))
-        options.json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(page([report]), encoding="utf-8")
+    earlier = None
+    if options.json and options.only and options.json.exists():
+        earlier = Report.read(options.json)
+    for report in measure(options.shape, options.device, options.only, effort):
+        whole = report.updated(earlier) if earlier else report
+        if options.json:
+            options.json.write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        if options.markdown:
+            options.markdown.write_text(page([whole]), encoding="utf-8")
 
 
-def measure(shape: str, device: str, only: Sequence[str] | None, effort: Effort) -> Report:
-    """Measure the rows wanted, printing each as soon as it is done."""
+def measure(
+    shape: str, device: str, only: Sequence[str] | None, effort: Effort
+) -> Iterator[Report]:
+    """Measure the rows wanted; after each, print it and give all that is known by then.
+
+    Memory comes first: its processes then have the machine's to themselves.
+    """
     variants = Variants(shape, device)
+    rows = [row for row in rows_of(shape, device) if row.among(only)]
     found: dict[str, RowReport] = {}
-    for row in rows_of(shape, device):
-        if row.among(only):
-            found |= measure_row(row, variants, effort)
+    for row in sorted(rows, key=lambda row: not row.weighed):
+        found |= measure_row(row, variants, effort)
+        yield Report(
+            machine=Machine.here(device),
+            shape=shape,
+            device=device,
+            dtype=str(variants.dtype).removeprefix("torch."),
+            experts=variants.shape.experts,
+            rank=variants.shape.rank,
+            rows=found,
+        )
     variants.forget()
-    return Report(
-        machine=Machine.here(device),
-        shape=shape,
-        device=device,
-        dtype=str(variants.dtype).removeprefix("torch."),
-        experts=variants.shape.experts,
-        rank=variants.shape.rank,
-        rows=found,
-    )
 
 
 def measure_row(
