@@ -75,7 +75,11 @@ class RunFolder:
             ) from None
 
     def remove(self) -> None:
-        """The bank is written: nothing of the run is needed any more."""
+        """The bank is written: nothing of the run is needed any more.
+
+        Checkpoints go first: a kill half-way leaves what is left with the run that it belongs to.
+        """
+        shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -107,7 +111,9 @@ def _begin(folder: Path, identity: dict[str, Any], *, fresh: bool) -> None:
     if fresh:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     elif any((folder / "checkpoints").glob("checkpoint-*")):
-        _refuse_another(folder, _read(file), identity)
+        begun = _read(file)
+        if begun is not None:  # else each checkpoint tells whether it is of this run
+            _refuse_another(folder, begun, identity)
     staged = file.with_suffix(".new")
     staged.write_text(json.dumps(identity, indent=1, ensure_ascii=False), encoding="utf-8")
     staged.replace(file)
@@ -138,9 +144,10 @@ def _differences(begun: Any, now: Any, path: str = "") -> Iterator[str]:
             yield f"{path} was {json.dumps(begun)}, is {json.dumps(now)}"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any] | None:
+    """What the run was begun with; None if it is lost."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
+        return values if isinstance(values, dict) else None
     except (OSError, ValueError):
-        return {}
+        return None

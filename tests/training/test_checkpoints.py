@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from lmoe_studio.training import checkpoints as checkpoints_module, trainer as t
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.events import CheckpointRefused, CheckpointSaved, Resumed, StepDone
 from lmoe_studio.training.run import run_training
+from lmoe_studio.training.run_folder import RunFolder
 
 
 class Killed(BaseException):
@@ -223,6 +225,66 @@ def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(base, config, change
     events = []
     run_training(changed(learning_rate=0.02), events.append, fresh=True, base=base)
     assert not any(isinstance(event, Resumed) for event in events)
+
+
+def test_a_lost_run_json_is_no_obstacle(base, changed):
+    config = changed(steps=6, checkpoint_every=2)
+    whole = run_training(config, base=base)
+    for lose in (Path.unlink, lambda file: file.write_bytes(b"")):
+        _, listen, should_stop = stopping_at(3)
+        with pytest.raises(TrainingStopped):
+            run_training(config, listen, should_stop=should_stop, base=base)
+        lose(config.out.with_name("bank.run") / "run.json")
+        events = []
+        assert same(whole, run_training(config, events.append, base=base))
+        assert Resumed(3) in events
+    _, listen, should_stop = stopping_at(3)
+    with pytest.raises(TrainingStopped):
+        run_training(config, listen, should_stop=should_stop, base=base)
+    (config.out.with_name("bank.run") / "run.json").unlink()
+    events = []
+    run_training(changed(steps=6, learning_rate=0.02), events.append, base=base)
+    assert not any(isinstance(event, Resumed) for event in events)
+    reasons = [event.reason for event in events if isinstance(event, CheckpointRefused)]
+    assert reasons == ["it belongs to another run"] * 2
+
+
+def test_a_kill_while_a_finished_run_is_removed_needs_no_person(
+    base, config, tmp_path, monkeypatch
+):
+    def removed(folder, limit):
+        """Remove a run's folder, and be killed before the removal of the n-th file or folder."""
+        touched = 0
+
+        def guarded(original):
+            def call(*args, **kwargs):
+                nonlocal touched
+                touched += 1
+                if touched > limit:
+                    raise Killed
+                return original(*args, **kwargs)
+
+            return call
+
+        with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
+            for step in (2, 4):
+                write(run.checkpoints, step)
+            with monkeypatch.context() as patched:
+                for name in ("unlink", "rmdir"):
+                    patched.setattr(os, name, guarded(getattr(os, name)))
+                run.remove()
+
+    limit, finished = 0, False
+    while not finished:
+        folder = tmp_path / f"killed-{limit}.run"
+        try:
+            removed(folder, limit)
+            finished = True
+        except Killed:
+            limit += 1
+        with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
+            run.checkpoints.newest(lambda *_: None)
+    assert limit > 8
 
 
 def test_two_processes_do_not_train_in_one_folder(base, config):
