@@ -384,12 +384,13 @@ def test_every_state_of_a_job_is_shown_with_what_can_be_done(made, visit_jobs):
         page.click(f"#jobs [data-id={id}]")
         page.locator("#job-head .says").get_by_text(words).wait_for()
         assert acts(page) == offered
-        assert f"?job={id}" in page.url
+        page.wait_for_url(f"**?job={id}")
     page.click("#jobs [data-id=bbbbb]")
     page.locator("#job-details pre").get_by_text("last line").wait_for()
     page.click("#jobs [data-id=eeeee]")
     page.wait_for_selector("#job-loss svg path")
     page.wait_for_selector("#job-shares svg path")
+    page.locator("#job-details .lights li", has_text="watch").wait_for()
     lights = page.locator("#job-details .lights li").all_inner_texts()
     assert ["watch" in light for light in lights] == [False, True, False]
     page.get_by_role("tab", name="Explore").click()
