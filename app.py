@@ -1,12 +1,9 @@
-"""Start the Studio with the demo bank: `python app.py`."""
+"""Start the Studio: `python app.py`, with the options of `lmoe app`."""
 
 import sys
 
-from lmoe_studio.errors import LMoEError
-from lmoe_studio.ui.app import launch
+from lmoe_studio.cli import main
 
 if __name__ == "__main__":
-    try:
-        launch()
-    except LMoEError as error:
-        sys.exit(str(error))
+    sys.argv.insert(1, "app")
+    main()
