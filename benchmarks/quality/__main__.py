@@ -16,12 +16,14 @@ from benchmarks.quality.results import collect
 from benchmarks.quality.rows import (
     ABLATIONS,
     FACTOR,
+    FREE,
     LORAS,
     MIXTURES,
     PER_SKILL,
     ROUTER_ONLY,
     SCALES,
     SHIPPED,
+    SIGMOIDS,
     Row,
 )
 from benchmarks.quality.study import Study
@@ -68,13 +70,15 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
             for what in measures:
                 study.measured(row, seed, what)
 
-    for row in (*MIXTURES, *LORAS):
+    for row in (*MIXTURES, *SIGMOIDS, *LORAS):
         do(row, 0, "router")
     do(MIXTURES[0], 0, "base")
-    lora, mixture = study.best(LORAS) or LORAS[0], study.best(MIXTURES) or MIXTURES[0]
-    for seed in (1, 2):
-        do(lora, seed, "router")
-        do(mixture, seed, "router")
+    lora, softmax = study.best(LORAS) or LORAS[0], study.best(MIXTURES) or MIXTURES[0]
+    sigmoid = study.best(SIGMOIDS) or SIGMOIDS[0]
+    mixture = study.best([softmax, sigmoid]) or softmax
+    for seed in (1, 2, 3, 4):
+        for row in (lora, sigmoid, softmax):
+            do(row, seed, "router")
     for row in PER_SKILL:
         do(row, 0, "own")
     alone = study.best(PER_SKILL, "own") or PER_SKILL[0]
@@ -82,7 +86,7 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
     do(ROUTER_ONLY, 0, "router", experts=alone)
     do(alone, 0, "router", "arrow", "plans")
     do(mixture, 0, "own", "plans")
-    for row in ABLATIONS:
+    for row in (*ABLATIONS, FREE):
         do(row, 0, "router")
     for seed in (1, 2):
         do(FACTOR, seed, "router")

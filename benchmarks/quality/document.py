@@ -124,7 +124,19 @@ class Results:
 
     @property
     def mixture(self) -> Line | None:
-        return self.line("L-MoE `output`", self.values["chosen"]["mixture"], "router", "test")
+        """The L-MoE with the settings that did best on the validation texts."""
+        is_sigmoid = self.values["chosen"]["mixture"] == self.values["chosen"]["sigmoid"]
+        return self.sigmoid if is_sigmoid else self.softmax
+
+    @property
+    def softmax(self) -> Line | None:
+        chosen = self.values["chosen"]["softmax"]
+        return self.line("L-MoE `output`, softmax weights", chosen, "router", "test")
+
+    @property
+    def sigmoid(self) -> Line | None:
+        chosen = self.values["chosen"]["sigmoid"]
+        return self.line("L-MoE `output`, sigmoid weights", chosen, "router", "test")
 
     @property
     def recipe(self) -> Line | None:
@@ -151,12 +163,13 @@ class Results:
     def lines(self) -> list[Line]:
         """The main table, as far as it is measured."""
         mixture, alone = self.dissected, self.values["chosen"]["per skill"]
-        is_recipe = self.values["chosen"]["mixture"] == RECIPE
+        is_recipe = self.values["chosen"]["softmax"] == RECIPE
         lines = [
             self.base,
             self.lora,
             self.line("the demo bank", "shipped", "router", "test"),
-            self.mixture,
+            self.sigmoid,
+            self.softmax,
             None if is_recipe else self.recipe,
             self.factor,
             self.line("per-skill LoRAs, uniform weights", alone, "router", "test"),
@@ -183,16 +196,7 @@ def answers(results: Results) -> list[str]:
     said = []
     lora, mixture = results.lora, results.mixture
     if lora and mixture:
-        gap = Difference.of(mixture, lora)
-        said.append(
-            f"**Is the mixture better than one LoRA of the same size?** After {results.values['steps']} "
-            f"steps L-MoE `output` is {gap.than(f'one LoRA of rank {results.rank}')}, mean over "
-            "the skills."
-        )
-        if results.recipe and results.values["chosen"]["mixture"] != RECIPE:
-            gap = Difference.of(results.recipe, lora)
-            said[-1] += f" With the demo bank's settings it is {gap.than('the LoRA')}."
-        said.append(_when(results, mixture, lora))
+        said += [_is_better(results, lora), _when(results, mixture, lora)]
     if results.factor and results.recipe:
         gap = Difference.of(results.factor, results.recipe)
         said.append(
@@ -204,6 +208,22 @@ def answers(results: Results) -> list[str]:
         said.append(_how_far(results.oracle, dissected, results.base))
     said.append(_apart(results))
     return [text for text in said if text]
+
+
+def _is_better(results: Results, lora: Line) -> str:
+    ways = [("with sigmoid weights", results.sigmoid), ("with softmax weights", results.softmax)]
+    if results.values["chosen"]["softmax"] != RECIPE:
+        ways.append(("with the demo bank's settings", results.recipe))
+    said = [
+        f"{way} it is {Difference.of(line, lora).than('the LoRA')}" for way, line in ways if line
+    ]
+    best = results.mixture and results.mixture.title.rpartition(", ")[2]
+    return (
+        "**Is the mixture better than one LoRA of the same size?** L-MoE `output` and one LoRA of "
+        f"rank {results.rank}, each with its best settings, after {results.values['steps']} steps, mean "
+        f"over the skills: {'; '.join(said)}. Of the L-MoEs the one with {best} did best on the "
+        "validation texts; the answers below are about it."
+    )
 
 
 def _when(results: Results, mixture: Line, lora: Line) -> str:
@@ -222,7 +242,7 @@ def _when(results: Results, mixture: Line, lora: Line) -> str:
     ]
     if rest:
         parts.append(f"within seed noise on {', '.join(rest)}")
-    return f"**When?** By skill, the mixture is {'; '.join(parts)}."
+    return f"**When?** By skill, it is {'; '.join(parts)}."
 
 
 def _listed(gaps: dict[str, Difference]) -> str:
@@ -320,7 +340,7 @@ def tried_table(results: Results) -> str:
         measures = row["seeds"].get("0", {})
         found = measures.get("own" if row["kind"] == "per skill" else "router")
         is_try = name in chosen or row["kind"] in ("one LoRA", "per skill")
-        if found and (is_try or name.startswith("output-")):
+        if found and (is_try or name.startswith(("output-", "sigmoid-"))):
             rows.append(
                 [
                     row["title"],

@@ -4,7 +4,16 @@ import os
 import platform
 from typing import Any
 
-from benchmarks.quality.rows import ALL_ROWS, LORAS, MIXTURES, PER_SKILL, TEST, VALIDATION, Row
+from benchmarks.quality.rows import (
+    ALL_ROWS,
+    LORAS,
+    MIXTURES,
+    PER_SKILL,
+    SIGMOIDS,
+    TEST,
+    VALIDATION,
+    Row,
+)
 from benchmarks.quality.study import MEASURES, Study
 
 Values = dict[str, Any]
@@ -27,7 +36,9 @@ def collect(study: Study) -> Values:
         "validation_sequences": VALIDATION,
         "chosen": {
             "lora": _chosen(study, LORAS, "router"),
-            "mixture": _chosen(study, MIXTURES, "router"),
+            "mixture": _chosen(study, [*MIXTURES, *SIGMOIDS], "router"),
+            "softmax": _chosen(study, MIXTURES, "router"),
+            "sigmoid": _chosen(study, SIGMOIDS, "router"),
             "per skill": _chosen(study, PER_SKILL, "own"),
         },
         "rows": rows,

@@ -3,7 +3,7 @@
 Every row sees the same sequences, N·r ranks in all, and as many steps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,16 @@ def mixture(scale: float, rate: float) -> Row:
     return Row(name, f"L-MoE `output`, α/r {scale:g}, learning rate {rate:g}", changes=changes)
 
 
+def sigmoid(scale: float, rate: float, **changes: Any) -> Row:
+    """The L-MoE with independent weights, which begin at 1/2: as one LoRA of half its α/r."""
+    name = f"sigmoid-{scale:g}-{rate:g}"
+    title = f"L-MoE `output`, sigmoid weights, α/r {scale:g}, learning rate {rate:g}"
+    router = {"activation": "sigmoid"}
+    return Row(
+        name, title, changes={"scale": scale, "learning_rate": rate, "router": router, **changes}
+    )
+
+
 def per_skill(scale: float, rate: float) -> Row:
     """One LoRA of rank r a skill, each trained alone."""
     name = f"per-skill-{scale:g}-{rate:g}"
@@ -92,6 +102,8 @@ LORAS = [one_lora(2, 1e-3), one_lora(2, 4e-3), one_lora(8, 1e-3), one_lora(16, 1
 """Settings tried for the baseline; the best on the validation texts stands for it."""
 MIXTURES = [mixture(12, 1e-3), mixture(24, 1e-3), mixture(48, 1e-3), mixture(12, 2e-3)]
 """Likewise for the L-MoE; the first is the demo bank's."""
+SIGMOIDS = [sigmoid(16, 1e-3), sigmoid(32, 1e-3)]
+"""Likewise for the L-MoE whose weights need not sum to 1."""
 PER_SKILL = [per_skill(2, 1e-3), per_skill(2, 4e-3)]
 """Likewise for the LoRAs trained alone."""
 FACTOR = Row("factor", "L-MoE `factor`", changes={"composition": "factor"})
@@ -104,18 +116,16 @@ ABLATIONS = [
     Row("shared", "one router for all layers", changes={"router": {"scope": "shared"}}),
     Row("module", "a router for each linear layer", changes={"router": {"scope": "module"}}),
     Row("small-alpha", "α/r 1 in place of 12", changes={"scale": 1}),
-    Row(
-        "sigmoid",
-        "sigmoid weights, α/r 16, no supervision, no balance loss",
-        changes={
-            "scale": 16,
-            "router": {"activation": "sigmoid"},
-            "skill_loss": 0.0,
-            "balance_loss": 0.0,
-        },
-    ),
 ]
-"""Changes to the first of `MIXTURES`, seed 0; the last starts as one LoRA of α/r 8 would."""
+"""Changes to the first of `MIXTURES`, seed 0."""
+FREE = replace(
+    sigmoid(16, 1e-3, skill_loss=0.0, balance_loss=0.0),
+    name="sigmoid",
+    title="sigmoid weights, α/r 16, no supervision, no balance loss",
+)
+"""Nothing asks its router to tell experts apart."""
 SHIPPED = Row("shipped", "the demo bank", "shipped")
 """Scale "demo", seed 0: not trained again."""
-ALL_ROWS = [SHIPPED, *LORAS, *MIXTURES, FACTOR, *PER_SKILL, ROUTER_ONLY, *ABLATIONS]
+ALL_ROWS = [
+    SHIPPED, *LORAS, *MIXTURES, *SIGMOIDS, FACTOR, *PER_SKILL, ROUTER_ONLY, *ABLATIONS, FREE,
+]  # fmt: skip

@@ -6,6 +6,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+def routing_shares(
+    probs: Float[Tensor, "*batch expert"],
+) -> Float[Tensor, "*batch expert"]:
+    """Each expert's share of a token's routing: probabilities over their sum.
+
+    The losses below compare experts with one another: of independent sigmoids each could rise at no
+    other's cost, and all would. A softmax sums to 1 already.
+    """
+    return probs / probs.sum(dim=-1, keepdim=True).clamp_min(1e-9)
+
+
 def load_balancing_loss(
     probs: Float[Tensor, "batch seq site expert"],
     mask: Bool[Tensor, "batch seq"],

@@ -23,6 +23,7 @@ def routing_gauges(
         experts: names in the bank's order.
         weights: mean routing weight, `[site, expert]`.
     """
+    weights = weights / weights.sum(axis=1, keepdims=True).clip(1e-9)  # sigmoids do not sum to 1
     layers = sorted({site.layer for site in sites})
     groups = [part for part in np.array_split(layers, min(_GROUPS, len(layers))) if len(part)]
     rows = []

@@ -32,6 +32,7 @@ from lmoe_studio.routing.losses import (
     expert_load,
     load_balancing_loss,
     router_z_loss,
+    routing_shares,
     skill_loss,
     token_mean,
 )
@@ -159,6 +160,8 @@ class JointTrainer(Trainer):
         routing, mask = output.routing, inputs["attention_mask"].bool()
         assert routing is not None
         probs, count = routing.probs, self.processes.count
+        if self.config.router.activation == "sigmoid":
+            probs = routing_shares(probs)
         tokens = mask.sum()
         load = expert_load(probs.detach(), mask)
         if count > 1:

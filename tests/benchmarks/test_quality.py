@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.quality.document import Difference, Line, Results, answers, document, spread
-from benchmarks.quality.rows import ALL_ROWS, DEMO, LORAS, MIXTURES, PER_SKILL
+from benchmarks.quality.rows import ALL_ROWS, DEMO, LORAS, MIXTURES, PER_SKILL, SIGMOIDS
 from lmoe_studio.training.config import TrainingConfig
 
 SKILLS = ("sql", "french")
@@ -40,7 +40,10 @@ def scale(lora=(2.8, 2.81, 2.82), mixture=(2.7, 2.72, 2.71), **more):
         "machine": "x86_64, 2 cores", "steps": 64, "batch_size": 4, "sequence_length": 128,
         "rank": 4, "experts": 8, "modules": ["q_proj"], "test_sequences": 12,
         "validation_sequences": 4, "rows": rows | more,
-        "chosen": {"lora": LORAS[0].name, "mixture": MIXTURES[0].name, "per skill": None},
+        "chosen": {
+            "lora": LORAS[0].name, "mixture": MIXTURES[0].name, "softmax": MIXTURES[0].name,
+            "sigmoid": None, "per skill": None,
+        },
     }  # fmt: skip
 
 
@@ -62,27 +65,40 @@ def test_one_that_is_worse_too():
 def test_a_difference_that_changes_sign_is_noise():
     said = "\n".join(answers(Results(scale(lora=(2.69, 2.73, 2.71)))))
     assert "within seed noise)" in said
-    assert "the mixture is within seed noise on sql, french" in said
+    assert "it is within seed noise on sql, french" in said
 
 
 def test_two_that_are_level_are_said_to_be():
     said = "\n".join(answers(Results(scale(lora=(2.7001, 2.72, 2.71)))))
-    assert "is level with one LoRA of rank 32 (by seed -0.000, +0.000, +0.000" in said
+    assert "is level with the LoRA (by seed -0.000, +0.000, +0.000" in said
 
 
 def test_another_choice_than_the_recipe_is_compared_beside_it():
     values = scale(factor=row("mixture", 2.75))
     values["rows"][MIXTURES[1].name] = row("mixture", 2.69)
-    values["chosen"]["mixture"] = MIXTURES[1].name
+    values["chosen"] |= dict.fromkeys(("mixture", "softmax"), MIXTURES[1].name)
     results = Results(values)
     said = "\n".join(answers(results))
-    assert "is 0.110 nats a token lower than one LoRA of rank 32 (one seed" in said
-    assert "With the demo bank's settings it is 0.100 nats a token lower" in said
+    assert "is 0.110 nats a token lower than the LoRA (one seed" in said
+    assert "with the demo bank's settings it is 0.100 nats a token lower" in said
     assert "`factor` is 0.050 nats a token higher than `output`" in said  # of the recipe
     assert "the router has 60%" in said  # of the recipe, whose experts were run one by one
     assert [line.title for line in results.lines()][2:4] == [
-        "L-MoE `output`", "L-MoE `output`, demo recipe",
+        "L-MoE `output`, softmax weights", "L-MoE `output`, demo recipe",
     ]  # fmt: skip
+
+
+def test_independent_weights_stand_beside_a_softmax_and_the_better_of_them_is_dissected():
+    values = scale()
+    plans = {"uniform": losses(2.9), "best_per_token": losses(2.4)}
+    values["rows"][SIGMOIDS[0].name] = row("mixture", 2.6, 2.65, 2.62, plans=plans)
+    values["chosen"] |= dict.fromkeys(("mixture", "sigmoid"), SIGMOIDS[0].name)
+    said = "\n".join(answers(Results(values)))
+    assert "with sigmoid weights it is 0.187 nats a token lower" in said
+    assert "with softmax weights it is 0.100 nats a token lower" in said
+    assert "the one with sigmoid weights did best" in said
+    assert "lower on sql (-0.187)" in said
+    assert "0.200 nats a token higher" in said  # 2.6 against the 2.4 of its own experts
 
 
 def test_one_seed_says_nothing_of_noise():
@@ -118,7 +134,8 @@ def test_spread_shows_the_standard_deviation_where_there_is_one():
 
 def test_a_document_is_written_from_whatever_is_there():
     small = scale(factor=row("mixture", 2.71), no_supervision=row("mixture", 2.75))
-    full = scale() | {"chosen": {"lora": LORAS[0].name, "mixture": None, "per skill": None}}
+    full = scale()
+    full["chosen"] |= {"mixture": None, "softmax": None}
     full["rows"] = {
         "shipped": row("shipped", 2.48, base={"test": losses(2.99)}),
         LORAS[0].name: row("one LoRA", 2.5),

@@ -47,6 +47,14 @@ def test_a_bank_is_trained_and_beats_the_base_on_every_skill(base, config, ids):
     assert not config.out.with_name("bank.run").exists()
 
 
+def test_supervision_tells_sigmoid_experts_apart(base, changed):
+    events = []
+    bank = run_training(changed(router={"activation": "sigmoid"}), events.append, base=base)
+    assert max(bank.training["specialisation"]["information"]) > 0.2
+    for event in of_kind(events, StepDone):
+        assert sum(event.shares.values()) == pytest.approx(1, abs=1e-5)
+
+
 def test_events_say_what_happens_and_survive_json(base, changed):
     events = []
     run_training(changed(steps=6, eval_every=2, checkpoint_every=3), events.append, base=base)
