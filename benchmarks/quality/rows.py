@@ -98,7 +98,9 @@ def per_skill(scale: float, rate: float) -> Row:
     )
 
 
-LORAS = [one_lora(2, 1e-3), one_lora(2, 4e-3), one_lora(8, 1e-3), one_lora(16, 1e-3)]
+LORAS = [
+    one_lora(2, 1e-3), one_lora(2, 4e-3), one_lora(4, 1e-3), one_lora(8, 1e-3), one_lora(16, 1e-3),
+]  # fmt: skip
 """Settings tried for the baseline; the best on the validation texts stands for it."""
 MIXTURES = [mixture(12, 1e-3), mixture(24, 1e-3), mixture(48, 1e-3), mixture(12, 2e-3)]
 """Likewise for the L-MoE; the first is the demo bank's."""
