@@ -69,7 +69,8 @@ class TrainingConfig(Config):
         le=10_000,
         allow_inf_nan=False,
         description="LoRA alpha. None takes 1.5 · rank · experts: a dense softmax gives each expert "
-        "about 1/N, so the usual alpha would leave updates N times too small.",
+        "about 1/N, so the usual alpha would leave updates N times too small. With sigmoid weights, "
+        "which begin at 1/2, it takes 16 · rank.",
     )
     target_modules: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -203,7 +204,9 @@ class TrainingConfig(Config):
     @property
     def scale(self) -> float:
         """Alpha divided by rank."""
-        return (self.alpha or 1.5 * self.rank * len(self.skills)) / self.rank
+        if self.alpha is not None:
+            return self.alpha / self.rank
+        return 16.0 if self.router.activation == "sigmoid" else 1.5 * len(self.skills)
 
     @property
     def steps_between_evaluations(self) -> int:

@@ -47,6 +47,12 @@ def test_a_bank_is_trained_and_beats_the_base_on_every_skill(base, config, ids):
     assert not config.out.with_name("bank.run").exists()
 
 
+def test_the_usual_alpha_makes_up_for_what_the_weights_begin_at(changed):
+    assert changed().scale == 1.5 * 2
+    assert changed(router={"activation": "sigmoid"}).scale == 16
+    assert changed(rank=4, alpha=8).scale == 2
+
+
 def test_supervision_tells_sigmoid_experts_apart(base, changed):
     events = []
     bank = run_training(changed(router={"activation": "sigmoid"}), events.append, base=base)
