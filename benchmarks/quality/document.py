@@ -148,21 +148,15 @@ class Results:
         return self.line("L-MoE `factor`, demo recipe", "factor", "router", "test")
 
     @property
-    def dissected(self) -> str:
-        """The L-MoE row whose experts were run one by one: the chosen one once it was."""
-        chosen = self.values["chosen"]["mixture"] or RECIPE
-        return chosen if self.line("", chosen, "plans", "uniform") else RECIPE
-
-    @property
     def oracle(self) -> Line | None:
-        """The L-MoE's experts, the best one for each token."""
+        """The experts of the demo bank's recipe, the best one for each token."""
         return self.line(
-            "L-MoE, best expert for each token", self.dissected, "plans", "best_per_token"
+            "demo recipe, best expert for each token", RECIPE, "plans", "best_per_token"
         )
 
     def lines(self) -> list[Line]:
         """The main table, as far as it is measured."""
-        mixture, alone = self.dissected, self.values["chosen"]["per skill"]
+        alone = self.values["chosen"]["per skill"]
         is_recipe = self.values["chosen"]["softmax"] == RECIPE
         lines = [
             self.base,
@@ -179,10 +173,10 @@ class Results:
             self.line("per-skill LoRAs, best static blend", alone, "blend", "test"),
             self.line("per-skill LoRAs, best for each text", alone, "plans", "best_per_text"),
             self.line("per-skill LoRAs, best for each token", alone, "plans", "best_per_token"),
-            self.line("L-MoE, uniform weights", mixture, "plans", "uniform"),
-            self.line("L-MoE, expert of the text's skill", mixture, "own", "test"),
-            self.line("L-MoE, best static blend", mixture, "blend", "test"),
-            self.line("L-MoE, best expert for each text", mixture, "plans", "best_per_text"),
+            self.line("demo recipe, uniform weights", RECIPE, "plans", "uniform"),
+            self.line("demo recipe, expert of the text's skill", RECIPE, "own", "test"),
+            self.line("demo recipe, best static blend", RECIPE, "blend", "test"),
+            self.line("demo recipe, best expert for each text", RECIPE, "plans", "best_per_text"),
             self.oracle,
         ]
         return [line for line in lines if line]
@@ -203,9 +197,8 @@ def answers(results: Results) -> list[str]:
             "**Does the composition matter?** With the demo bank's settings `factor` is "
             f"{gap.than('`output`')}."
         )
-    dissected = results.line("", results.dissected, "router", "test")
-    if results.oracle and dissected and results.base:
-        said.append(_how_far(results.oracle, dissected, results.base))
+    if results.oracle and results.recipe and results.base:
+        said.append(_how_far(results.oracle, results.recipe, results.base))
     said.append(_apart(results))
     return [text for text in said if text]
 
@@ -217,12 +210,10 @@ def _is_better(results: Results, lora: Line) -> str:
     said = [
         f"{way} it is {Difference.of(line, lora).than('the LoRA')}" for way, line in ways if line
     ]
-    best = results.mixture and results.mixture.title.rpartition(", ")[2]
     return (
         "**Is the mixture better than one LoRA of the same size?** L-MoE `output` and one LoRA of "
         f"rank {results.rank}, each with its best settings, after {results.values['steps']} steps, mean "
-        f"over the skills: {'; '.join(said)}. Of the L-MoEs the one with {best} did best on the "
-        "validation texts; the answers below are about it."
+        f"over the skills: {'; '.join(said)}."
     )
 
 
@@ -242,7 +233,10 @@ def _when(results: Results, mixture: Line, lora: Line) -> str:
     ]
     if rest:
         parts.append(f"within seed noise on {', '.join(rest)}")
-    return f"**When?** By skill, it is {'; '.join(parts)}."
+    return (
+        f"**When?** By skill, {mixture.title} (of the L-MoEs the best on the validation texts) is "
+        f"{'; '.join(parts)}."
+    )
 
 
 def _listed(gaps: dict[str, Difference]) -> str:
@@ -256,8 +250,9 @@ def _how_far(oracle: Line, mixture: Line, base: Line) -> str:
     start = mean(base.means.values())
     shares = [(start - mixture.means[seed]) / (start - oracle.means[seed]) for seed in seeds]
     return (
-        f"**How far is it from the oracle?** The router is "
-        f"{regret.than('the one expert that is best for each token in hindsight')}: of what that oracle gains over the base model, the router has "
+        "**How far is it from the oracle?** With the demo bank's settings the router is "
+        f"{regret.than('the one expert that is best for each token in hindsight')}: of what that oracle "
+        "gains over the base model, the router has "
         f"{mean(shares):.0%}. The oracle knows the token that comes; it is a mark, not a promise, also "
         "because a pass under one expert changes what later tokens see."
     )
@@ -277,7 +272,7 @@ def _apart(results: Results) -> str:
         return ""
     return (
         "**And LoRAs that were trained apart?** Each on its own skill, with as much data in all; nats "
-        f"a token against L-MoE `output` with the same seeds: {'; '.join(parts)}."
+        f"a token against {results.mixture.title}, with the same seeds: {'; '.join(parts)}."
     )
 
 
@@ -364,9 +359,7 @@ def document(scales: dict[str, Values]) -> str:
     if "small" in scales:
         small = Results(scales["small"])
         parts += [_scale(small), "## The answer", *answers(small), "## The table"]
-        title = small.rows.get(small.dissected, {}).get("title", "of the demo bank's recipe")
-        parts += [_TABLE.format(dissected=title)]
-        parts += [main_table(small), "## Routing", _ROUTING, routing_table(small)]
+        parts += [_TABLE, main_table(small), "## Routing", _ROUTING, routing_table(small)]
         parts += ["## Settings tried", _TRIED, tried_table(small)]
     if "demo" in scales:
         full = Results(scales["demo"])
@@ -417,8 +410,9 @@ with SmolLM2-135M-Instruct as the base. This page is written by `python -m bench
 _TABLE = """Mean ± standard deviation over the seeds. A seed draws the texts, their order and the initial
 weights anew, for all rows alike, and moves all rows together: where rows have other seeds, compare
 them by the last column but one, which takes the difference seed by seed. Rows with a choice made in
-hindsight (best for each text, for each token) or with the skill known are marks to compare with, not ways to run a model. Marks of the L-MoE
-are those of the row {dissected}."""
+hindsight (best for each text, for each token) or with the skill known are marks to compare with, not
+ways to run a model. The demo recipe is L-MoE `output` with softmax weights, α/r 12, learning rate
+0.001."""
 _ROUTING = """Mutual information of skill and expert in the upper half of the layers (at most 3 bits), and the
 same with shuffled labels; how many experts the weights of one token, and of all tokens together,
 amount to; lights of `gate_health` and dead experts, over all seeds and layers. The rows below
