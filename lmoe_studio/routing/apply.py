@@ -69,6 +69,13 @@ class _Step:
     def tensors(self) -> list[Tensor]:
         return [one for one in (self.where, self.values, self.strength) if one is not None]
 
+    def settles(self, layer: int) -> bool:
+        """Whether every token has the same weights after it, whatever they were before."""
+        if self.values is None or self.where is not None or self.strength is not None:
+            return False
+        here = self.layers is None or layer in self.layers
+        return here and (self.verb == "set" or (self.verb == "times" and not self.values.any()))
+
     def run(self, layer: int, cells: Cells) -> Cells:
         if self.layers is not None and layer not in self.layers:
             return cells
@@ -116,6 +123,13 @@ class CompiledPlan:
         for step in self.weight_steps:
             weights = step.run(layer, weights)
         return weights
+
+    def settles(self, layer: int) -> bool:
+        """Whether nothing is left to the router in a layer: one step settles the weights for all.
+
+        What later steps do to them is then the same for every token, as long as they are about all.
+        """
+        return any(step.settles(layer) for step in self.weight_steps)
 
     @property
     def shape(self) -> tuple[tuple[object, ...], ...]:

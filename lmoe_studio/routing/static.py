@@ -8,8 +8,6 @@ from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.router import RouterOutput, TokenBatch
 
-_SAME = 1e-6
-
 
 def static_blends(
     plan: RoutingPlan,
@@ -20,8 +18,8 @@ def static_blends(
 ) -> list[dict[str, float]]:
     """The weights that a plan fixes, for each layer.
 
-    The plan is run on what different routers might say; where its answer differs, it depends on
-    the router, and so on the token.
+    Each layer must have an override that sets all weights, whatever the router says; others may
+    stand before and after it.
 
     Args:
         plan: what a person asks for.
@@ -39,27 +37,18 @@ def static_blends(
                 f"Override {number} ({override.operation}) holds for some tokens only, and {why}; "
                 "let it hold for all tokens."
             )
-    probes = _probes(len(experts))
-    count = probes.logits.shape[1]
-    ids = torch.zeros(1, count, dtype=torch.long)
+    ids = torch.zeros(1, 1, dtype=torch.long)
     tokens = TokenBatch(ids, ids, torch.ones_like(ids, dtype=torch.bool), ids - 1)
     compiled = compile_plans([plan], experts=experts, num_layers=num_layers, tokens=tokens)
+    anything = torch.zeros(1, 1, len(experts))
+    output = RouterOutput(anything, anything, anything)
     blends = []
     for layer in range(num_layers):
-        weights = probes.weights
-        if compiled is not None:
-            weights = compiled.apply(layer, probes, lambda logits: logits.softmax(dim=-1))
-        if (weights - weights[:, :1]).abs().max() > _SAME:
+        if compiled is None or not compiled.settles(layer):
             raise PlanError(
                 f"In layer {layer} the plan leaves weights to the router, which decides by token, "
                 f"and {why}; pin, solo, bypass or make uniform every layer, at strength 1."
             )
+        weights = compiled.apply(layer, output, lambda logits: logits)
         blends.append(dict(zip(experts, weights[0, 0].tolist(), strict=True)))
     return blends
-
-
-def _probes(count: int) -> RouterOutput:
-    """A router that is sure of each expert in turn, and one that is undecided."""
-    logits = torch.cat([torch.eye(count) * 4, torch.zeros(1, count)])[None]
-    weights = logits.softmax(dim=-1)
-    return RouterOutput(logits, weights, weights)

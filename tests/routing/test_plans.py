@@ -468,11 +468,35 @@ def test_a_plan_that_fixes_all_weights_is_a_blend():
         (Override.pin({"sql": 1}, strength=0.5), "leaves weights to the router"),
         (Override.pin({"sql": 1}, layers=[0, 1]), "In layer 2 the plan leaves weights"),
         (Override.ban("sql"), "In layer 0 the plan leaves weights"),
+        # These hold for a softmax that is not too sure of itself, but not for every router.
+        (Override.ban("sql", "prose", "math"), "In layer 0 the plan leaves weights"),
+        (Override.bias({"sql": 20}), "In layer 0 the plan leaves weights"),
     ],
 )
 def test_a_plan_that_depends_on_the_token_is_no_blend(override, message):
     with pytest.raises(PlanError, match=message):
         static_blends(RoutingPlan([override]), experts=EXPERTS, num_layers=LAYERS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(OVERRIDES, max_size=2),
+    st.sampled_from([Override.solo("sql"), Override.uniform("sql", "math"), Override.bypass()])
+    | OVERRIDES,
+    st.lists(OVERRIDES, max_size=2),
+    SETTINGS,
+)
+def test_a_blend_is_what_every_router_comes_to(before, middle, after, router):
+    every = [one.model_copy(update={"tokens": "all"}) for one in (*before, middle, *after)]
+    plan = RoutingPlan(every)
+    try:
+        blends = static_blends(plan, experts=EXPERTS, num_layers=LAYERS)
+    except PlanError:
+        return
+    for layer, blend in enumerate(blends):
+        weights = apply(plan, layer=layer, router=router)
+        expected = torch.tensor(list(blend.values())).expand_as(weights)
+        torch.testing.assert_close(weights, expected)
 
 
 @pytest.mark.parametrize("text", ['{"overrides": 7}', '{"overrides": null}', '{"overrides": "x"}'])
