@@ -67,6 +67,12 @@ def _stand_in(layer: LoRABankLinear, update: LoraFactors | None) -> nn.Module:
             f"{layer.name} of this base model is quantised, and a blend can be folded into "
             "full-precision weights only; load the base without `quantize`, or run the plan live."
         )
+    if hasattr(linear, "_hf_hook"):  # accelerate's, which would go on running the linear as it was
+        raise PlanError(
+            f"{layer.name} of this base model is moved about by accelerate (device_map), and a blend "
+            "can be folded only where the weights stay; load the base onto one device, or run the "
+            "plan live."
+        )
     weight = linear.get_parameter("weight")
     added = (update.b @ update.a).to(torch.float32).to(weight.device)
     stand_in = copy.copy(linear)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tapes import Tape
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
@@ -220,7 +221,7 @@ def test_its_decoding_steps_are_not_captured(base, bank):
     studio = Studio(base, bank)
     cache = studio.model(torch.tensor([[5, 6]]), use_cache=True).past_key_values
     padding = torch.zeros(1, 2, dtype=torch.bool)
-    options = {"record": False, "contributions": False}
+    options = {"record": False, "contributions": False, "replayable": Tape}
     assert ReplayedSteps.over(studio.model, cache, padding, **options) is None
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,10 @@ def replaying(
     model: Any,
     ids: Tensor,
     plan: RoutingPlan | None = None,
-    replayable: Callable[[], Replayable] = CudaGraph,
+    replayable: Callable[[], Replayable] | None = None,
 ) -> Case:
     """Greedy tokens by a captured step, replayed; prompt and capture come beforehand."""
+    replayable = replayable or partial(CudaGraph, ids.device)
     plans = [plan] * len(ids)
 
     def step(steps: ReplayedSteps, token: Tensor) -> Tensor:

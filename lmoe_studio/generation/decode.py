@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -118,7 +119,7 @@ class _Batch:
         self._recording = recording
         self._device = next(model.parameters()).device
         if replayable is None and self._device.type == "cuda":
-            replayable = CudaGraph
+            replayable = partial(CudaGraph, self._device)
         self._replayable = replayable
         self._width = max(len(row.prompt) for row in rows)
         self._mask: Tensor | None = None

@@ -5,6 +5,7 @@ hundreds of kernels that Python launches one by one, which is what decoding wait
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -42,16 +43,30 @@ class Replayable(Protocol):
 class CudaGraph:
     """A Replayable on a GPU."""
 
-    def __init__(self) -> None:
+    _one_at_a_time = threading.Lock()
+    """A process captures one graph at a time, whatever the models."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, run: Callable[[], T]) -> T:
-        # Other threads may go on allocating meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            return run()
+        with self._one_at_a_time, torch.cuda.device(self._device):
+            before, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+            try:
+                with torch.cuda.stream(stream):
+                    torch.cuda.current_blas_handle()  # a new thread's cannot be made in a capture
+                # Other threads may go on allocating meanwhile.
+                with torch.cuda.graph(
+                    self._graph, stream=stream, capture_error_mode="thread_local"
+                ):
+                    return run()
+            finally:
+                torch.cuda.set_stream(before)  # a capture that fails would stay on its own
 
     def replay(self) -> None:
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
 
 
 class StaticMemory:
@@ -102,7 +117,7 @@ class ReplayedSteps:
         *,
         record: bool,
         contributions: bool,
-        replayable: Callable[[], Replayable] = CudaGraph,
+        replayable: Callable[[], Replayable],
     ) -> None:
         """Take over a batch.
 

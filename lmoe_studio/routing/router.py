@@ -122,4 +122,7 @@ def keep_top_k(
     kept = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
     if not settings.renormalise:
         return kept
-    return kept * (probs.sum(dim=-1, keepdim=True) / kept.sum(dim=-1, keepdim=True))
+    total = kept.sum(dim=-1, keepdim=True).clamp_min(
+        torch.finfo(kept.dtype).tiny
+    )  # sigmoids vanish
+    return kept * (probs.sum(dim=-1, keepdim=True) / total)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,18 @@ class RunFolder:
             StorageError: the folder cannot be written, or another process trains there.
         """
         identity = _identity(config, base, processes)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with nullcontext() if shared else _lock(folder):
+        with ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
                 if not shared:
+                    held.enter_context(_lock(folder))
                     _begin(folder, identity, fresh=fresh)
-                yield cls(folder, identity)
-        except OSError as error:
-            raise StorageError(
-                f"The run cannot be kept in {folder}: {error.strerror or error}."
-            ) from None
+                run = cls(folder, identity)
+            except OSError as error:
+                raise StorageError(
+                    f"The run cannot be kept in {folder}: {error.strerror or error}."
+                ) from None
+            yield run
 
     def remove(self) -> None:
         """The bank is written: nothing of the run is needed any more.
@@ -132,16 +134,16 @@ def _refuse_another(folder: Path, begun: dict[str, Any], now: dict[str, Any]) ->
 def _differences(begun: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(begun, dict) and isinstance(now, dict):
         for key in sorted({*begun, *now}):
-            where = key if path in ("", "options") else f"{path}.{key}"
-            yield from _differences(begun.get(key), now.get(key), where)
+            yield from _differences(begun.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif isinstance(begun, list) and isinstance(now, list) and len(begun) == len(now):
         for number, (a, b) in enumerate(zip(begun, now, strict=True)):
             yield from _differences(a, b, f"{path}[{number}]")
     elif begun != now:
-        if path in ("base", "bank") or path.startswith("data."):
-            yield f"{path.removeprefix('data.')} has another content"
+        part, _, name = path.partition(".")
+        if part in ("base", "bank", "data"):
+            yield f"{name or part} has another content"
         else:
-            yield f"{path} was {json.dumps(begun)}, is {json.dumps(now)}"
+            yield f"{name or part} was {json.dumps(begun)}, is {json.dumps(now)}"
 
 
 def _read(file: Path) -> dict[str, Any] | None:

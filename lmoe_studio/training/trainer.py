@@ -1,6 +1,7 @@
 """JointTrainer: transformers' Trainer with the joint loss of an L-MoE and checkpoints that hold.
 
-Every mean is over the tokens of the whole step, all its batches and processes, so that a run of two
+The language loss is a mean over the tokens of the whole step, all its batches and processes; the
+others are means over one batch of all processes, and then over the batches. So a run of two
 processes equals a run of one with the same sequences.
 """
 

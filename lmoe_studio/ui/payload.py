@@ -99,7 +99,7 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
     if overridden.any():
         own = np.where(overridden, trace.router_probs[shown], trace.routing_weights[shown])
         own = np.nan_to_num(trace.by_layer(own))
-    scale = max(1.0, float(weights.max(initial=0)))
+    scale = max(1.0, float(weights.max(initial=0)), float(own.max(initial=0)))
     strings, alternatives = _interned(trace.alternative_tokens[shown])
     logprobs = np.nan_to_num(trace.alternative_logprobs[shown], nan=-65.535, neginf=-65.535)
     return {

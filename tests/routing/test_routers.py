@@ -74,6 +74,14 @@ def test_balance_loss_is_one_when_balanced_and_n_when_collapsed():
     assert load_balancing_loss(collapsed, mask) == pytest.approx(4)
 
 
+def test_sigmoids_that_vanish_leave_no_weight_rather_than_nan():
+    router = RouterSettings(activation="sigmoid", top_k=2)
+    weights = keep_top_k(activate(torch.tensor([[-200.0, -150, -120, -99]]) * 10, router), router)
+    assert (weights == 0).all()
+    faint = keep_top_k(torch.tensor([[1e-30, 2e-30, 0, 0]]), router)
+    torch.testing.assert_close(faint, torch.tensor([[1e-30, 2e-30, 0, 0]]))
+
+
 def test_losses_leave_padding_out():
     probs = torch.rand(2, 5, 3, 4).softmax(-1)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()

@@ -209,6 +209,8 @@ def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(base, config, change
         run_training(changed(learning_rate=0.02), base=base)
     with pytest.raises(ResumeError, match=r"router.top_k was null, is 1"):
         run_training(changed(router={"top_k": 1}), base=base)
+    with pytest.raises(ResumeError, match=r"\(base was \"tiny\", is \"\./tiny\"\)"):
+        run_training(changed(base="./tiny"), base=base)
     data = config.skills[0].train[0]
     text = data.read_text()
     data.write_text(text.replace("a", "b"))
@@ -285,6 +287,14 @@ def test_a_kill_while_a_finished_run_is_removed_needs_no_person(
         with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
             run.checkpoints.newest(lambda *_: None)
     assert limit > 8
+
+
+def test_what_a_listener_fails_with_is_not_blamed_on_the_run(base, config):
+    def gone(event):
+        raise BrokenPipeError("nobody reads any more")
+
+    with pytest.raises(BrokenPipeError):
+        run_training(config, gone, base=base)
 
 
 def test_two_processes_do_not_train_in_one_folder(base, config):
