@@ -101,7 +101,7 @@ def work_demo(studies: dict[str, Study], only: tuple[str, ...]) -> None:
     """One LoRA at the demo bank's full size, with the setting that is best at the small one."""
     study = studies["demo"]
     lora = studies["small"].best(LORAS) or LORAS[0]
-    for row, measures in ((SHIPPED, ("base", "router")), (lora, ("router",))):
+    for row, measures in ((SHIPPED, ("base", "router", "texts")), (lora, ("router", "texts"))):
         if row.name.startswith(only):
             study.train(row, 0)
             for what in measures:

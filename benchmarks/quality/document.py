@@ -6,6 +6,8 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+
 from benchmarks.quality.rows import MIXTURES
 
 RECIPE = MIXTURES[0].name
@@ -104,6 +106,11 @@ class Results:
             if found:
                 seeds[seed] = found
         return Line(title, seeds) if seeds else None
+
+    def texts(self, row: str | None) -> dict[str, list[float]]:
+        """Loss of each held-out sequence by skill, seed 0; nothing where that was not measured."""
+        seeds = (self.rows.get(row or "") or {"seeds": {}})["seeds"]
+        return seeds.get("0", {}).get("texts", {}).get("losses", {})
 
     @property
     def base(self) -> Line | None:
@@ -393,13 +400,27 @@ def _full(results: Results) -> str:
         f"{results.values['batch_size']} × {results.values['sequence_length']} tokens) beside one "
         f"LoRA of rank {results.rank} trained on the same sequences, seed 0."
     )
-    one = next(
-        (results.line("", n, "router", "test") for n in results.rows if n != "shipped"), None
-    )
-    shipped = results.line("", "shipped", "router", "test")
+    other = next((name for name in results.rows if name != "shipped"), None)
+    one, shipped = (results.line("", name, "router", "test") for name in (other, "shipped"))
     if one and shipped:
         text += f" The demo bank is {Difference.of(shipped, one).than('the LoRA')}, mean over the skills."
+    measured = [results.texts(name) for name in ("shipped", other)]
+    if all(measured):
+        text += f" {over_texts(*measured)}"
     return text
+
+
+def over_texts(shipped: dict[str, list[float]], other: dict[str, list[float]]) -> str:
+    """The same two banks text by text, mean over the skills, each skill a stratum."""
+    gaps = [np.subtract(shipped[skill], other[skill]) for skill in shipped]
+    gap = float(np.mean([each.mean() for each in gaps]))
+    half = 1.96 * sqrt(sum(each.var(ddof=1) / len(each) for each in gaps)) / len(gaps)
+    verdict = "leaves out" if abs(gap) > half else "holds"
+    return (
+        f"Over more held-out texts, {len(gaps[0])} sequences a skill, the difference is {gap:+.3f} with a "
+        f"95 % interval over the texts of {gap - half:+.3f} to {gap + half:+.3f}, which {verdict} 0: "
+        "that is about these two trainings, not about other seeds."
+    )
 
 
 _HEAD = """# Does the mixture earn its keep?

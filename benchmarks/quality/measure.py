@@ -39,6 +39,19 @@ def router(model: MixtureModel, skills: list[SkillData]) -> Values:
     return values
 
 
+def texts(model: MixtureModel, skills: list[SkillData]) -> Values:
+    """The bank as it is: the loss of each held-out sequence."""
+    return {
+        "losses": {
+            skill.name: [
+                float(loss[0].double().mean())
+                for loss in token_losses(model, _ids(skill), [RoutingPlan()])
+            ]
+            for skill in skills
+        }
+    }
+
+
 def base_alone(model: MixtureModel, skills: list[SkillData]) -> Values:
     """The base model without experts."""
     return {"test": evaluate(model, _part(skills, slice(TEST)), plan=BASE_ALONE).losses}

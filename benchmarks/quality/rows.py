@@ -12,6 +12,8 @@ from lmoe_studio.training.config import TrainingConfig
 DEMO = Path(__file__).parents[2] / "examples" / "skills" / "demo.yaml"
 TEST, VALIDATION = 12, 4
 """Held-out sequences of a skill that the table is about, and others that choose settings."""
+WIDE = 40
+"""Held-out sequences of a skill where two banks are compared text by text."""
 
 Kind = Literal["mixture", "one LoRA", "per skill", "router only", "shipped"]
 SCALES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.quality import measure
 from benchmarks.quality.measure import Values
-from benchmarks.quality.rows import TEST, VALIDATION, Row
+from benchmarks.quality.rows import TEST, VALIDATION, WIDE, Row
 from benchmarks.quality.train import train_row
 from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.experts.bank import ExpertBank
@@ -30,6 +30,7 @@ def _of_model(ask: Callable[[MixtureModel, list[SkillData]], Values]) -> Measure
 
 MEASURES: dict[str, Measure] = {
     "router": _of_model(measure.router),
+    "texts": _of_model(measure.texts),
     "base": _of_model(measure.base_alone),
     "own": _of_model(measure.own),
     "plans": _of_model(measure.plans),
@@ -47,7 +48,7 @@ class Study:
         self.folder = work / scale
         self.say = say
         self._base: BaseModel | None = None
-        self._skills: dict[int, list[SkillData]] = {}
+        self._skills: dict[tuple[int, int], list[SkillData]] = {}
 
     def train(self, row: Row, seed: int, experts: Row | None = None) -> None:
         """Train a row if it is not there; `experts` for kind "router only"."""
@@ -71,7 +72,7 @@ class Study:
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
         started = time.monotonic()
-        values = MEASURES[what](self.base, self.bank(row, seed), self.skills(row, seed))
+        values = MEASURES[what](self.base, self.bank(row, seed), self.skills(row, seed, what))
         values["seconds"] = round(time.monotonic() - started)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -95,13 +96,13 @@ class Study:
             self._base = load_base(device="cpu", dtype="float32", on_progress=self.say)
         return self._base
 
-    def skills(self, row: Row, seed: int) -> list[SkillData]:
-        """The texts of a seed, the same for every row."""
-        if seed not in self._skills:
-            held_out = {"held_out_sequences": TEST + VALIDATION}
-            config = self._config(row, seed).model_copy(update=held_out)
-            self._skills = {seed: load_skills(config, self.base.tokenizer)}
-        return self._skills[seed]
+    def skills(self, row: Row, seed: int, what: str) -> list[SkillData]:
+        """The texts of a seed for a measure, the same for every row."""
+        count = WIDE if what == "texts" else TEST + VALIDATION
+        if (seed, count) not in self._skills:
+            config = self._config(row, seed).model_copy(update={"held_out_sequences": count})
+            self._skills = {(seed, count): load_skills(config, self.base.tokenizer)}
+        return self._skills[seed, count]
 
     def _config(self, row: Row, seed: int) -> TrainingConfig:
         return row.config(self.scale, self.data, seed, self.place(row, seed))

@@ -2,7 +2,15 @@
 
 import pytest
 
-from benchmarks.quality.document import Difference, Line, Results, answers, document, spread
+from benchmarks.quality.document import (
+    Difference,
+    Line,
+    Results,
+    answers,
+    document,
+    over_texts,
+    spread,
+)
 from benchmarks.quality.rows import ALL_ROWS, DEMO, LORAS, MIXTURES, PER_SKILL, SIGMOIDS
 from lmoe_studio.training.config import TrainingConfig
 
@@ -152,6 +160,17 @@ def test_a_document_is_written_from_whatever_is_there():
             assert line.count("|") > 3
     with_nothing = document({})
     assert with_nothing.startswith("# ")
+
+
+def test_two_banks_are_compared_text_by_text():
+    one = {"sql": [1.0, 2.0, 3.0], "french": [2.0, 4.0, 6.0]}
+    better = {"sql": [1.1, 2.2, 3.1], "french": [2.1, 4.2, 6.2]}
+    assert "is -0.150 with a 95 % interval over the texts of -0.196 to -0.104" in over_texts(
+        one, better
+    )
+    assert "which leaves out 0" in over_texts(one, better)
+    other = {"sql": [0.9, 2.2, 3.1], "french": [2.1, 3.8, 6.1]}
+    assert "which holds 0" in over_texts(one, other)
 
 
 def test_every_row_is_a_sound_config_of_the_demo(tmp_path):
