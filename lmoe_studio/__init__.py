@@ -6,6 +6,7 @@ studio = lmoe.Studio.load("demo")
 trace = studio.trace("SELECT name FROM users")
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from lmoe_studio.tracing.records import RoutingTrace
     from lmoe_studio.training.config import TrainingConfig
     from lmoe_studio.training.run import run_training
+
+# Of each 8-bit product bitsandbytes says that it casts; and when it is imported, which PEFT does
+# wherever it is installed, which kernels it has not found.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 # A name is imported when it is first asked for: `lmoe --help` and the page need not wait for torch.
 _HOME = {

@@ -121,5 +121,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the nearest known one, and all of them."""
     names = list(known)
     near = get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}There is {', '.join(names) if names else 'nothing yet'}."
+    there = f"here is {', '.join(names) if names else 'nothing yet'}."
+    return f"did you mean '{near[0]}'? T{there}" if near else f"t{there}"

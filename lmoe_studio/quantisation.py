@@ -5,7 +5,6 @@ such a weight stands for asks here.
 """
 
 import importlib.util
-import logging
 from math import prod
 from typing import Any, get_args
 
@@ -17,9 +16,6 @@ from lmoe_studio.config import Quantize
 from lmoe_studio.errors import BaseModelError
 
 _BITSANDBYTES = "bitsandbytes"
-# Of each 8-bit product it says that it casts; and when it is imported, which PEFT does wherever it is
-# installed, which kernels it has not found.
-logging.getLogger(_BITSANDBYTES).setLevel(logging.ERROR)
 
 
 def check_quantize(quantize: str | None) -> None:

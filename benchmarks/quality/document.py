@@ -407,6 +407,7 @@ def _full(results: Results) -> str:
     measured = [results.texts(name) for name in ("shipped", other)]
     if all(measured):
         text += f" {over_texts(*measured)}"
+    text += " The bank's card has its losses on other held-out sequences."
     return text
 
 

@@ -10,7 +10,7 @@ import typer
 
 from lmoe_studio.cli import bank, evaluate, generate, jobs, merge, report, serve, trace, train
 from lmoe_studio.cli.console import plain, say
-from lmoe_studio.errors import LMoEError
+from lmoe_studio.errors import LMoEError, TrainingStopped
 from lmoe_studio.version import __version__
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app()
+    except TrainingStopped as stopped:  # as it was asked to
+        say(plain(str(stopped)))
+        sys.exit(130)
     except LMoEError as error:
         if debug:
             raise
@@ -41,10 +44,19 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.callback(epilog="`--debug` with any command shows the traceback of an error.")
-def _top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit
+
+
+@app.callback(epilog="`--debug` with any command shows the traceback of an error.")
+def _top(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass

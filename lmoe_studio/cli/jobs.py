@@ -27,7 +27,9 @@ Id = Annotated[str, typer.Argument(help="Id of the job, or the beginning of it."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@jobs.command("start", epilog="Example: `lmoe jobs start examples/skills/demo.yaml`")
+@jobs.command(
+    "start", epilog="Example: `lmoe jobs start examples/skills/demo.yaml --name my-skills`"
+)
 def _start(
     config: Annotated[Path, typer.Argument(help="YAML or JSON; see docs/training.md.")],
     name: Annotated[str | None, typer.Option(help="Name the bank so instead.")] = None,

@@ -20,7 +20,10 @@ commands = typer.Typer()
 def _merge(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     bank: Annotated[str, typer.Argument(help="A bank's name, or its folder.")] = "demo",
-    blend: Annotated[str | None, typer.Option(help="NAME=WEIGHT, separated by commas.")] = None,
+    blend: Annotated[
+        str | None,
+        typer.Option(help="NAME=WEIGHT, separated by commas; the weights are taken as they are."),
+    ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="Instead of --blend: a plan that fixes all weights.")
     ] = None,
@@ -40,7 +43,10 @@ def _merge(
     if plan is not None:
         asked = RoutingPlan.from_json(read_text(plan), source=str(plan))
     else:
-        asked = dict(_name_and_weight(item) for item in (blend or "").split(","))
+        pairs = [_name_and_weight(item) for item in (blend or "").split(",")]
+        asked = dict(pairs)
+        if len(asked) < len(pairs):
+            raise ConfigError(f"--blend '{blend}' names an expert twice; give each one weight.")
     with messages.status("") as status:
         studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
         status.update("Merging")

@@ -32,7 +32,11 @@ def _train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
     quantize: Quantize = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw away what an unfinished run left, and begin.")
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Throw away what an unfinished run left, replace a bank that is there, and begin.",
+        ),
     ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Only show what the model will see.")

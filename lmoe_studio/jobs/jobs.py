@@ -289,7 +289,7 @@ class Jobs:
         """Refuse a name whose bank would take the place of another."""
         if name in shipped_banks():
             raise ConfigError(
-                f"name: '{name}' is a bank of the Studio itself; choose another name."
+                f"name: '{name}' is a bank of the Studio itself; choose another name (--name)."
             )
         for job in self.list():
             if job.name == name and job.is_live and job.id != of:

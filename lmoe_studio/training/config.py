@@ -6,10 +6,10 @@ that they need not wait for it.
 
 import textwrap
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize, RouterSettings
 
@@ -17,16 +17,24 @@ _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+"""One file will do without a list."""
+
+
 class SkillConfig(Config):
     """One expert and the text it is for."""
 
     name: str = Field(pattern=EXPERT_NAME, description="Name of the expert.")
-    train: tuple[Path, ...] = Field(
+    train: Files = Field(
         min_length=1,
         description="Files: .jsonl, .csv or .parquet with `text`, with `prompt` and `response`, or "
         "with chat `messages`; or .txt, its texts apart by blank lines (or one a line).",
     )
-    held_out: tuple[Path, ...] = Field(
+    held_out: Files = Field(
         default=(),
         description="Files never trained on; none sets a share of the training texts aside.",
     )

@@ -29,7 +29,7 @@ def with_report(
 ) -> ExpertBank:
     """The bank with the report of its training."""
     report: dict[str, Any] = {
-        "config": _portable(config),
+        "config": portable(config),
         "data_sha256": fingerprints(config),
         "data": {skill.name: _read(skill) for skill in skills},
         "held_out": {"base": base.losses, "bank": trained.losses},
@@ -58,7 +58,7 @@ def _read(skill: SkillData) -> dict[str, Any]:
     }
 
 
-def _portable(config: TrainingConfig) -> dict[str, Any]:
+def portable(config: TrainingConfig) -> dict[str, Any]:
     """The config as plain values, with file names that say nothing of this machine's folders."""
     values = config.model_dump(mode="json")
     values["out"] = config.out.name

@@ -9,13 +9,14 @@ import torch
 from transformers import set_seed
 
 from lmoe_studio.base_models import BaseModel, load_base
-from lmoe_studio.errors import TrainingError, TrainingStopped
+from lmoe_studio.errors import ConfigError, TrainingError, TrainingStopped
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import MixedSkills, SkillData, load_skills, sequences_of
+from lmoe_studio.training.destination import check_destination
 from lmoe_studio.training.evaluate import BASE_ALONE, evaluate
 from lmoe_studio.training.events import (
     CheckpointRefused,
@@ -57,20 +58,27 @@ def run_training(
         should_stop: asked after every step; True saves a checkpoint and stops.
         run_folder: where checkpoints are kept until the bank is written; None takes a folder beside
             `config.out` whose name ends in `.run`.
-        fresh: throw away what an earlier run left there.
+        fresh: throw away what an earlier run left there, and replace a bank at `config.out`.
         base: an already loaded base model, quantised or not; it is given back as it was.
 
     Raises:
         TrainingStopped: it was told to stop, and saved.
         TrainingError: the loss is not finite any more, or memory ran out.
         ResumeError: an unfinished run there was begun with other options, data or base.
-        StorageError: a checkpoint or the bank cannot be written; nothing older is lost.
+        StorageError: something else is at `config.out` already, or a checkpoint or the bank cannot be
+            written; nothing older is lost.
         LMoEError: the config, the data or the base cannot be used.
     """
     processes = Processes.here()
     tell: Listener = on_event if processes.is_main else ignore
-    base = base or _load_base(config, processes, tell)
     folder = run_folder or config.out.with_name(f"{config.out.name}.run")
+    check_destination(config, folder, fresh=fresh)
+    base = base or _load_base(config, processes, tell)
+    if config.sequence_length > base.context_length:
+        raise ConfigError(
+            f"sequence_length: {config.sequence_length:,} tokens are more than the "
+            f"{base.context_length:,} that {base.identity.id} reads; choose at most those."
+        )
     with (
         _memory_errors(config),
         RunFolder.opened(

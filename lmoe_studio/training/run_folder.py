@@ -23,7 +23,7 @@ from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import fingerprints
 
-_FREE = ("name", "out", "device", "keep_checkpoints")
+FREE = ("name", "out", "device", "keep_checkpoints")
 """Options that may differ after a resume: they do not change what is learned."""
 
 
@@ -86,7 +86,7 @@ class RunFolder:
 
 
 def _identity(config: TrainingConfig, base: BaseIdentity, processes: int) -> dict[str, Any]:
-    options = config.model_dump(mode="json", exclude=set(_FREE))
+    options = config.model_dump(mode="json", exclude=set(FREE))
     for skill in options["skills"]:
         del skill["train"], skill["held_out"]  # wherever they lie, their content counts
     options["router"] = config.router.model_dump(mode="json")

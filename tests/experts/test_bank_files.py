@@ -105,7 +105,7 @@ def test_an_own_bank_is_found_by_name_and_never_in_place_of_a_shipped_one(tmp_pa
     assert load_bank("mine").expert_names == bank.expert_names
     assert available_banks() == [*shipped_banks(), "mine"]
     assert find_bank("demo") == shipped_banks()["demo"]
-    with pytest.raises(BankError, match=r"There is demo, mine\."):
+    with pytest.raises(BankError, match=r"[Tt]here is demo, mine\."):
         find_bank("nine-banks")
 
 

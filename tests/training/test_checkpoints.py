@@ -244,6 +244,7 @@ def test_a_lost_run_json_is_no_obstacle(base, changed):
     with pytest.raises(TrainingStopped):
         run_training(config, listen, should_stop=should_stop, base=base)
     (config.out.with_name("bank.run") / "run.json").unlink()
+    shutil.rmtree(config.out)  # of the runs above
     events = []
     run_training(changed(steps=6, learning_rate=0.02), events.append, base=base)
     assert not any(isinstance(event, Resumed) for event in events)

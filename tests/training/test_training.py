@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_runs import same, tensors_of
 
-from lmoe_studio.errors import ConfigError, TrainingError
+from lmoe_studio.errors import ConfigError, StorageError, TrainingError
 from lmoe_studio.experts.files import load_bank, save_bank
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.events import (
@@ -79,10 +79,13 @@ def test_events_say_what_happens_and_survive_json(base, changed):
     assert left[-1] == 0
 
 
-def test_the_same_seed_gives_the_same_bank(base, changed):
+def test_the_same_seed_gives_the_same_bank(base, config, changed):
     banks = [run_training(changed(steps=5), base=base) for _ in range(2)]
     assert same(*banks)
-    assert not same(banks[0], run_training(changed(steps=5, seed=1), base=base))
+    assert not same(
+        banks[0],
+        run_training(changed(steps=5, seed=1, out=str(config.out.with_name("other"))), base=base),
+    )
 
 
 @pytest.mark.parametrize("scope", ["shared", "module"])
@@ -102,7 +105,9 @@ def test_accumulated_batches_equal_one_large_batch(base, changed):
         events = []
         options = {"batch_size": 8 // accumulation, "gradient_accumulation": accumulation}
         # The load in the balance loss is of one batch, the one term that accumulation changes.
-        run_training(changed(steps=4, balance_loss=0, **options), events.append, base=base)
+        run_training(
+            changed(steps=4, balance_loss=0, **options), events.append, fresh=True, base=base
+        )
         runs[accumulation] = of_kind(events, StepDone)
     for one, many in zip(runs[1], runs[4], strict=True):
         for part in ("language_loss", "z_loss", "skill_loss", "gradient_norm"):
@@ -116,7 +121,8 @@ def test_only_what_the_mode_says_is_trained(base, changed, tmp_path, composition
     values = changed(steps=3).model_dump(mode="json", exclude={"rank"})
     runs = {}
     for mode in ("router", "experts", "joint"):
-        settings = values | {"mode": mode, "bank": str(tmp_path / "start"), "seed": 5}
+        settings = values | {"mode": mode, "bank": str(tmp_path / "start"), "seed": 5,
+                             "out": str(tmp_path / mode)}  # fmt: skip
         runs[mode] = run_training(TrainingConfig.parse(settings, source="config"), base=base)
 
     def changes(bank):
@@ -270,3 +276,35 @@ def test_pairs_of_losses_fall(base, changed):
     means = [event.mean for event in of_kind(events, EvalDone)][:-1]
     assert means[-1] < means[0]
     assert sum(b < a for a, b in pairwise(means)) > len(means) / 2
+
+
+def test_nothing_that_is_there_gives_way_to_a_bank(base, config, changed):
+    config.out.mkdir(parents=True)
+    first = run_training(config, base=base)  # an empty folder is free
+    assert same(first, run_training(config, base=base))  # what it has made itself too
+    written = {path: path.read_bytes() for path in config.out.rglob("*.*")}
+    other = changed(learning_rate=0.02)
+    with pytest.raises(StorageError, match=r"holds a bank already, and not one of this config"):
+        run_training(other, base=base)
+    assert {path: path.read_bytes() for path in written} == written
+    assert not config.out.with_name("bank.run").exists()
+    changed_bank = run_training(other, base=base, fresh=True)
+    assert not same(first, changed_bank)
+    data = config.skills[0].train[0]
+    for out in (data, data.parent):
+        before = sorted(data.parent.rglob("*"))
+        with pytest.raises(StorageError, match="is no bank, so no bank is written there"):
+            run_training(changed(out=str(out)), base=base, fresh=True)
+        assert sorted(data.parent.rglob("*")) == before
+
+
+def test_longer_sequences_than_the_base_reads_are_refused(base, changed):
+    with pytest.raises(ConfigError, match=r"sequence_length: 4,096 tokens are more than the 128"):
+        run_training(changed(sequence_length=4096), base=base)
+
+
+def test_one_file_needs_no_list(changed):
+    skills = changed().model_dump(mode="json")["skills"]
+    listed = changed(skills=skills).skills[0].train
+    skills[0]["train"] = skills[0]["train"][0]
+    assert changed(skills=skills).skills[0].train == listed
