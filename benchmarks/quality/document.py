@@ -112,6 +112,12 @@ class Results:
         seeds = (self.rows.get(row or "") or {"seeds": {}})["seeds"]
         return seeds.get("0", {}).get("texts", {}).get("losses", {})
 
+    def information(self, row: str | None) -> float | None:
+        """Bits of skill–expert information, mean over the seeds."""
+        seeds = (self.rows.get(row or "") or {"seeds": {}})["seeds"].values()
+        routing = [found.get("router", {}).get("routing") for found in seeds]
+        return mean(one["information"] for one in routing if one) if any(routing) else None
+
     @property
     def base(self) -> Line | None:
         """It is the same for every seed of the rows that it is compared with."""
@@ -197,7 +203,7 @@ def answers(results: Results) -> list[str]:
     said = []
     lora, mixture = results.lora, results.mixture
     if lora and mixture:
-        said += [_is_better(results, lora), _when(results, mixture, lora)]
+        said += [_is_better(results, lora), _when(results, mixture, lora), _how_clear(results)]
     if results.factor and results.recipe:
         gap = Difference.of(results.factor, results.recipe)
         said.append(
@@ -221,6 +227,27 @@ def _is_better(results: Results, lora: Line) -> str:
         "**Is the mixture better than one LoRA of the same size?** L-MoE `output` and one LoRA of "
         f"rank {results.rank}, each with its best settings, after {results.values['steps']} steps, mean "
         f"over the skills: {'; '.join(said)}."
+    )
+
+
+def _how_clear(results: Results) -> str:
+    """What the routing says of the skill: the price of a lower loss."""
+    chosen = results.values["chosen"]
+    asked = {
+        "with sigmoid weights": chosen["sigmoid"],
+        "with softmax weights": chosen["softmax"],
+        "with the demo bank's settings": RECIPE,
+    }
+    if chosen["softmax"] == RECIPE:
+        del asked["with the demo bank's settings"]
+    parts = [
+        f"{information:.2f} {way}"
+        for way, row in asked.items()
+        if (information := results.information(row)) is not None
+    ]
+    return (
+        "**How clearly do the experts differ?** Bits that the routing of the upper layers says about "
+        f"the skill: {', '.join(parts)}."
     )
 
 

@@ -61,6 +61,7 @@ def test_a_mixture_that_is_better_is_said_to_be():
     assert "by seed -0.100, -0.090, -0.110: outside seed noise" in said
     assert "lower on sql (-0.100), french (-0.100)" in said
     assert "0.200 nats a token higher" in said  # than the oracle
+    assert "says about the skill: 1.50 with softmax weights." in said
     assert "the router has 60%" in said  # (3.0 - 2.7) of (3.0 - 2.5)
 
 
