@@ -72,20 +72,22 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
 
     for row in (*MIXTURES, *SIGMOIDS, *LORAS):
         do(row, 0, "router")
-    do(MIXTURES[0], 0, "base")
+    recipe = MIXTURES[0]
+    do(recipe, 0, "base")
     lora, softmax = study.best(LORAS) or LORAS[0], study.best(MIXTURES) or MIXTURES[0]
     sigmoid = study.best(SIGMOIDS) or SIGMOIDS[0]
-    mixture = study.best([softmax, sigmoid]) or softmax
     for seed in (1, 2, 3, 4):
         for row in (lora, sigmoid, softmax):
             do(row, seed, "router")
+    for seed in (1, 2):
+        do(recipe, seed, "router")
     for row in PER_SKILL:
         do(row, 0, "own")
     alone = study.best(PER_SKILL, "own") or PER_SKILL[0]
     do(FACTOR, 0, "router")
     do(ROUTER_ONLY, 0, "router", experts=alone)
     do(alone, 0, "router", "arrow", "plans")
-    do(mixture, 0, "own", "plans")
+    do(recipe, 0, "own", "plans", "blend")
     for row in (*ABLATIONS, FREE):
         do(row, 0, "router")
     for seed in (1, 2):
@@ -93,7 +95,7 @@ def work_small(studies: dict[str, Study], only: tuple[str, ...]) -> None:
         do(alone, seed, "own", "router", "arrow")
         do(ROUTER_ONLY, seed, "router", experts=alone)
     for seed in (0, 1, 2):
-        do(mixture, seed, "own", "plans", "blend")
+        do(recipe, seed, "own", "plans", "blend")
         do(alone, seed, "plans", "blend")
 
 

@@ -99,7 +99,7 @@ class Results:
     def line(self, title: str, row: str | None, *path: str) -> Line | None:
         """What was measured of a row; None where it was not."""
         seeds = {}
-        for seed, measures in (self.rows.get(row or "") or {"seeds": {}})["seeds"].items():
+        for seed, measures in self._seeds(row).items():
             found = measures
             for key in path:
                 found = found.get(key, {})
@@ -109,14 +109,31 @@ class Results:
 
     def texts(self, row: str | None) -> dict[str, list[float]]:
         """Loss of each held-out sequence by skill, seed 0; nothing where that was not measured."""
-        seeds = (self.rows.get(row or "") or {"seeds": {}})["seeds"]
-        return seeds.get("0", {}).get("texts", {}).get("losses", {})
+        return self._seeds(row).get("0", {}).get("texts", {}).get("losses", {})
 
     def information(self, row: str | None) -> float | None:
         """Bits of skill–expert information, mean over the seeds."""
-        seeds = (self.rows.get(row or "") or {"seeds": {}})["seeds"].values()
-        routing = [found.get("router", {}).get("routing") for found in seeds]
-        return mean(one["information"] for one in routing if one) if any(routing) else None
+        routers = [found.get("router", {}) for found in self._seeds(row).values()]
+        found = [router["routing"]["information"] for router in routers if "routing" in router]
+        return mean(found) if found else None
+
+    def _seeds(self, row: str | None) -> Values:
+        """What was measured of a row, by seed."""
+        return self.rows[row]["seeds"] if row in self.rows else {}
+
+    @property
+    def ways(self) -> dict[str, str | None]:
+        """The L-MoE rows that the answers compare, by how they are called there."""
+        chosen = self.values["chosen"]
+        ways = {
+            "with sigmoid weights": chosen["sigmoid"],
+            "with softmax weights": chosen["softmax"],
+        }
+        return (
+            ways
+            if chosen["softmax"] == RECIPE
+            else ways | {"with the demo bank's settings": RECIPE}
+        )
 
     @property
     def base(self) -> Line | None:
@@ -217,11 +234,10 @@ def answers(results: Results) -> list[str]:
 
 
 def _is_better(results: Results, lora: Line) -> str:
-    ways = [("with sigmoid weights", results.sigmoid), ("with softmax weights", results.softmax)]
-    if results.values["chosen"]["softmax"] != RECIPE:
-        ways.append(("with the demo bank's settings", results.recipe))
     said = [
-        f"{way} it is {Difference.of(line, lora).than('the LoRA')}" for way, line in ways if line
+        f"{way} it is {Difference.of(line, lora).than('the LoRA')}"
+        for way, row in results.ways.items()
+        if (line := results.line("", row, "router", "test"))
     ]
     return (
         "**Is the mixture better than one LoRA of the same size?** L-MoE `output` and one LoRA of "
@@ -232,17 +248,9 @@ def _is_better(results: Results, lora: Line) -> str:
 
 def _how_clear(results: Results) -> str:
     """What the routing says of the skill: the price of a lower loss."""
-    chosen = results.values["chosen"]
-    asked = {
-        "with sigmoid weights": chosen["sigmoid"],
-        "with softmax weights": chosen["softmax"],
-        "with the demo bank's settings": RECIPE,
-    }
-    if chosen["softmax"] == RECIPE:
-        del asked["with the demo bank's settings"]
     parts = [
         f"{information:.2f} {way}"
-        for way, row in asked.items()
+        for way, row in results.ways.items()
         if (information := results.information(row)) is not None
     ]
     return (

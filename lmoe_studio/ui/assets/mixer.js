@@ -153,7 +153,7 @@ function sayWhatHappens(mixer, names) {
     return hint;
   }
   if (overrides[0].operation === "solo") return "One expert alone, with weight 1.";
-  if (mixer.mode === "add") return "The router decides anew; by its own rule.";
+  if (mixer.mode === "add") return "The router decides anew, by its own rule.";
   return mixer.renormalise
     ? "Each token's weights are scaled to the sum they had."
     : "The sum of a token's weights may change; negative numbers work against an expert.";
