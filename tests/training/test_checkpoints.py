@@ -23,6 +23,25 @@ class Killed(BaseException):
     """Stands for a process that ends at once."""
 
 
+class Touches:
+    """Counts calls that touch the disk, and kills before the one after the first `limit`."""
+
+    def __init__(self):
+        self.start(10**9)
+
+    def start(self, limit):
+        self.done, self.limit = 0, limit
+
+    def counted(self, original):
+        def call(*args, **kwargs):
+            self.done += 1
+            if self.done > self.limit:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return call
+
+
 def write(checkpoints, step, seed=None):
     rng = random.Random(step if seed is None else seed)
     checkpoints.begin()
@@ -108,38 +127,26 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 def test_a_kill_at_any_moment_of_a_save_leaves_a_sound_checkpoint(tmp_path, monkeypatch):
     """Ends the process before the n-th touch of the disk, for every n."""
-    touched = 0
-    limit = 0
-
-    def guarded(original):
-        def call(*args, **kwargs):
-            nonlocal touched
-            touched += 1
-            if touched > limit:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return call
-
+    touches = Touches()
     for owner, name in (
         (Path, "rename"), (Path, "rmdir"), (Path, "mkdir"), (Path, "write_text"),
         (shutil, "rmtree"), (checkpoints_module, "_sync"),
     ):  # fmt: skip
-        monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
+        monkeypatch.setattr(owner, name, touches.counted(getattr(owner, name)))
     killed, finished = 0, False
     while not finished:
         folder = tmp_path / f"at-{killed}"
-        touched, limit = 0, 10**9
+        touches.start(10**9)
         checkpoints = Checkpoints(folder, "run")
         for step in (2, 4, 6):
             write(checkpoints, step)
-        touched, limit = 0, killed
+        touches.start(killed)
         try:
             write(checkpoints, 8)
             finished = True
         except Killed:
             killed += 1
-        limit = 10**9
+        touches.start(10**9)
         refused = []
         again = Checkpoints(folder, "run")
         newest = again.newest(lambda *found, seen=refused: seen.append(found))
@@ -257,24 +264,14 @@ def test_a_kill_while_a_finished_run_is_removed_needs_no_person(
 ):
     def removed(folder, limit):
         """Remove a run's folder, and be killed before the removal of the n-th file or folder."""
-        touched = 0
-
-        def guarded(original):
-            def call(*args, **kwargs):
-                nonlocal touched
-                touched += 1
-                if touched > limit:
-                    raise Killed
-                return original(*args, **kwargs)
-
-            return call
-
+        touches = Touches()
         with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
             for step in (2, 4):
                 write(run.checkpoints, step)
             with monkeypatch.context() as patched:
                 for name in ("unlink", "rmdir"):
-                    patched.setattr(os, name, guarded(getattr(os, name)))
+                    patched.setattr(os, name, touches.counted(getattr(os, name)))
+                touches.start(limit)
                 run.remove()
 
     limit, finished = 0, False
