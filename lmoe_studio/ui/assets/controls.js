@@ -159,7 +159,7 @@ function makeTooltip(view) {
     const word = make("strong");
     appendAlone(word, view.data.tokens[token]);
     const where = layer < 0 ? "all layers" : "layer " + view.data.layers[layer];
-    head.append(word, make("span", "", `token ${token} · ${where}`));
+    head.append(word, make("span", "", `${view.nameOf(token)} · ${where}`));
     const rows = view.rowsAt(layer);
     const offset = view.offsetAt(token, layer);
     const best = Array.from({ length: view.K }, (_, k) => k)

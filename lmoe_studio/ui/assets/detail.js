@@ -80,7 +80,7 @@ function makeDetail(view, act) {
     const tokens = whole
       ? `mean of ${view.T.toLocaleString("en")} tokens`
       : single
-        ? `token ${view.lo}${view.flags[view.lo] & SPECIAL ? ", special" : ""}`
+        ? view.nameOf(view.lo)
         : `tokens ${view.lo} to ${view.hi}, mean of ${view.hi - view.lo + 1}`;
     place.textContent = `${tokens} · ${layer}`;
   }

@@ -7,12 +7,12 @@ function drawTokens(tokens) {
   box.tabIndex = 0;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "A sequence");
-  for (const [text, isLearned] of tokens) {
+  tokens.forEach(([text, isLearned], index) => {
     const span = make("span", isLearned ? "tok" : "tok read");
-    const ends = /\n*$/.exec(text)[0].length;
-    appendVisible(span, text);
-    box.append(span, "\n".repeat(ends));
-  }
+    appendLines(span, text);
+    box.append(span);
+    if (endsLine(text, tokens[index + 1]?.[0])) box.append(make("br"));
+  });
   return box;
 }
 

@@ -23,7 +23,7 @@ function makeStrip(view, act) {
     const atEnd = node.scrollHeight - node.clientHeight - before < 40;
     lines = [];
     spans = view.data.tokens.map((text, index) => {
-      const span = tokenSpan(text);
+      const span = tokenSpan(text, view.pieces.get(index));
       span.id = prefix + index;
       span.dataset.index = index;
       if (view.flags[index] & SPECIAL) span.classList.add("special");
@@ -39,7 +39,8 @@ function makeStrip(view, act) {
     paint();
   }
 
-  // A box for each line of the text, so that a change on one leaves the layout of the others.
+  // A box for each line of the text, so that a change on one leaves the layout of the others. A
+  // token with text after its break goes over two lines, and both are in one box.
   function linesOf(spans) {
     const boxes = [];
     let line = null;
@@ -55,12 +56,9 @@ function makeStrip(view, act) {
       }
       if (hasSpacer(view.data.tokens[index])) line.append(" ");
       line.append(span);
-      const breaks = breaksAfter(view.data.tokens[index]);
-      if (!breaks) return;
-      // The end of the box is one break; further ones leave lines empty.
-      if (breaks > 1) line.append(...Array.from({ length: breaks }, () => make("br")));
-      line = null;
+      if (endsLine(view.data.tokens[index], view.data.tokens[index + 1])) line = null;
     });
+    if (!line) boxes.push(make("div", "line")); // what comes next stands on a line of its own
     return boxes;
   }
 

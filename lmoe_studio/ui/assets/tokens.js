@@ -4,6 +4,9 @@ const HIDDEN =
   /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffd\u{e0000}-\u{e0fff}]/u;
 const EMOJI = /\p{Extended_Pictographic}/u;
 const JOINS_EMOJI = /[\u200d\ufe0e\ufe0f]/u;
+const AFTER_BREAK = /(?<=\n|\r(?!\n)|[\u0085\u2028\u2029])/u;
+const TAB = "⇥";
+const INCOMPLETE = "\ufffd"; // what the Studio sends for a part of a character
 
 function make(tag, className, text) {
   const node = document.createElement(tag);
@@ -21,10 +24,10 @@ function say(node, text) {
 function signFor(character) {
   const code = character.codePointAt(0);
   if (character === "\n") return "⏎";
-  if (character === "\t") return "⇥";
+  if (character === "\t") return TAB;
   if (code < 32) return String.fromCodePoint(0x2400 + code);
   if (code === 127) return "␡";
-  if (character === "\ufffd") return "�";
+  if (character === INCOMPLETE) return "�";
   return "U+" + code.toString(16).toUpperCase().padStart(4, "0");
 }
 
@@ -58,19 +61,51 @@ function appendAlone(node, text) {
 
 function appendVisible(node, text) {
   for (const [run, isSign] of visibleRuns(text)) {
-    if (isSign) node.append(make("span", "sign", run));
+    if (isSign) node.append(make("span", run === TAB ? "sign tab" : "sign", run));
     else node.append(run);
   }
 }
 
-function tokenSpan(text) {
+// The text as it stands, over as many lines as it has: a break falls after its sign.
+function appendLines(node, text) {
+  text.split(AFTER_BREAK).forEach((line, index) => {
+    if (index) node.append(make("br"));
+    appendVisible(node, line);
+  });
+}
+
+// Whether the next token begins a line; a carriage return waits for the line feed after it.
+const endsLine = (text, next = "") =>
+  /[\n\r\u0085\u2028\u2029]$/.test(text) && !(text.endsWith("\r") && next.startsWith("\n"));
+
+// `piece`: the character that the token is a part of, where it is one.
+function tokenSpan(text, piece) {
   const span = make("span", "tok");
   span.setAttribute("role", "option");
-  appendVisible(span, hasSpacer(text) ? text.slice(1) : text);
+  if (piece) span.append(make("span", "sign", visibleText(piece) + "…"));
+  else appendLines(span, hasSpacer(text) ? text.slice(1) : text);
   return span;
 }
 
-// A leading space stands before the span and line breaks after it, so that the marks of
-// neighbours do not run together and no break falls inside a mark.
+// A leading space stands before the span, so that the marks of neighbours do not run together.
 const hasSpacer = (text) => /^ \S/.test(text);
-const breaksAfter = (text) => /\n*$/.exec(text)[0].length;
+
+// A character's bytes may be spread over tokens: those before the last add no text of their own.
+// Answers by such a token the character that it is a part of.
+function piecesIn(texts) {
+  const pieces = new Map();
+  let first = 0; // of the tokens without text that stand before this one
+  texts.forEach((text, index) => {
+    if (text === INCOMPLETE) return;
+    const [character = ""] = text;
+    const from = Math.max(first, index - bytesOf(character) + 1);
+    for (let at = from; at < index; at++) pieces.set(at, character);
+    first = index + 1;
+  });
+  return pieces;
+}
+
+function bytesOf(character) {
+  const code = character.codePointAt(0) ?? 0;
+  return code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+}

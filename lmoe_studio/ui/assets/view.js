@@ -49,6 +49,7 @@ function makeView() {
     [view.T, view.L, view.K] = data.shape;
     view.showRun();
     view.flags = decodeBytes(data.flags);
+    view.pieces = piecesIn(data.tokens);
     view.alternatives = decodeWords(data.alternatives);
     view.alternativeLogprobs = decodeWords(data.alternative_logprobs);
     view.rgb = data.experts.map((expert) =>
@@ -78,6 +79,13 @@ function makeView() {
     const start = token * view.L;
     if (layer >= 0) return view.touched[start + layer] > 0;
     return view.touched.subarray(start, start + view.L).some(Boolean);
+  };
+
+  // What a token is called beside its text.
+  view.nameOf = (token) => {
+    const piece = view.pieces.get(token);
+    const special = view.flags[token] & SPECIAL ? ", special" : "";
+    return `token ${token}${special}${piece ? `, part of '${visibleText(piece)}'` : ""}`;
   };
 
   // Where the weights of a token at a layer begin, and in which array.

@@ -111,7 +111,7 @@ function spokenSelection() {
   const layer = view.layer < 0 ? "all layers" : "layer " + view.data.layers[view.layer];
   const weight = Math.round((100 * rows[offset + k] * view.scale) / 255);
   const more = view.hi > view.lo ? `${view.hi - view.lo + 1} tokens selected, ` : "";
-  return `${more}token ${cursor} '${visibleText(view.data.tokens[cursor])}', ${layer}, ` +
+  return `${more}${view.nameOf(cursor)} '${visibleText(view.data.tokens[cursor])}', ${layer}, ` +
     `${expert.glyph} ${expert.name} ${weight} percent`;
 }
 

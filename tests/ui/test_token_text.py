@@ -1,0 +1,91 @@
+"""How the strip cuts token texts into lines, signs and parts of characters, in a page without a server."""
+
+import random
+
+import pytest
+
+from lmoe_studio.ui.asset_files import read_asset
+
+# Draws tokens as the strip does, in a width that wraps nothing, and reads the lines back.
+DRAW = """
+(texts) => {
+  const box = document.querySelector("#box");
+  box.replaceChildren();
+  const pieces = piecesIn(texts);
+  let line = make("div");
+  texts.forEach((text, index) => {
+    if (hasSpacer(text)) line.append(" ");
+    line.append(tokenSpan(text, pieces.get(index)));
+    if (!line.parentNode) box.append(line);
+    if (endsLine(text, texts[index + 1])) line = make("div");
+  });
+  return box.innerText.replace(/\\n$/, "");
+}
+"""
+SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u2028": "U+2028"}
+
+
+@pytest.fixture(scope="module")
+def drawn(browser):
+    """Gives the text that a person sees for some tokens."""
+    page = browser.new_page()
+    page.set_content("<div id=box style='white-space: pre-wrap; width: 90000px'></div>")
+    page.add_script_tag(content=read_asset("tokens.js"))
+    yield lambda texts: page.evaluate(DRAW, texts)
+    page.close()
+
+
+def seen(text):
+    """A text as it should look: a sign before each break, and everything else as it is."""
+    shown = ""
+    for here, after in zip(text, [*text[1:], ""], strict=True):
+        shown += SIGNS.get(here, here)
+        if here in "\n\u2028" or (here == "\r" and after != "\n"):
+            shown += "\n"
+    return shown.removesuffix("\n")
+
+
+CODE = "def f(x):\n    if x:\n\n\treturn 1\r\n\r\n  # end\n\n\n"
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["def f(x):", "\n   ", " if x:", "\n       ", " return 1"],
+        ["a", "\n\n   ", " b", "\n", "\n\n", "c"],
+        ["a\nb\n\n  c", "  ", "\n"],
+        ["\n", "\n\t\t", "x", "\n "],
+        ["one\r\n", "  two", "\r", "\n   ", "three\r", "four"],
+        ["a\u2028", " b"],
+        [" \n ", " \n", "  x"],
+        list(CODE),
+        [CODE],
+    ],
+)
+def test_every_break_and_all_indentation_is_seen_where_it_is(drawn, tokens):
+    assert drawn(tokens) == seen("".join(tokens))
+
+
+def test_however_a_text_is_cut_into_tokens_it_looks_the_same(drawn):
+    chance = random.Random(4)
+    for _ in range(60):
+        text = "a" + "".join(chance.choices("ab  \n\n\r\t\u2028", k=40))
+        cuts = sorted(chance.sample(range(1, len(text)), 12))
+        tokens = [
+            text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)
+        ]
+        assert drawn(tokens) == seen(text), tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        (["a", "�", "é", "�", "�", "日本"], "aé…é日…日…日本"),
+        (["�", "�", "�", "🎉"], "🎉…🎉…🎉…🎉"),
+        (["�", "�", "é"], "�é…é"),  # two bytes are all that it has: the first is no part of it
+        (["�", "a", "�"], "�a�"),
+        (["�", "\u200d"], "U+200D…U+200D"),
+    ],
+)
+def test_a_part_of_a_character_shows_which_one(drawn, tokens, shown):
+    assert drawn(tokens) == shown
