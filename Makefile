@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install app test test-fast check bench-check format clean
+.PHONY: install app test test-fast test-release check bench-check format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -16,11 +16,19 @@ install: .venv/installed
 app: .venv/installed
 	$(BIN)/python app.py
 
+# Every core takes a share of the tests.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
 test: .venv/installed
-	$(BIN)/pytest
+	$(PYTEST) -m "not release"
 
 test-fast: .venv/installed
-	$(BIN)/pytest -m "not slow and not real and not gpu"
+	$(PYTEST) -m "not slow and not real and not gpu and not release"
+
+# Before a release: more of what `make test` has some of, and another CPU's rounding (tests/other_rounding.py).
+test-release: .venv/installed
+	$(PYTEST)
+	PYTHONPATH=tests $(PYTEST) -p other_rounding -m "not slow and not real"
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -15,11 +15,17 @@ from transformers import PreTrainedModel
 from lmoe_studio.base_models import EMBEDDED_BASE, BaseModel, load_base
 from lmoe_studio.cli import main
 
+CORES = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
 
 @pytest.fixture(autouse=True)
 def _threads(request):
-    """One thread for tiny models, whose threads would wait for each other longer than they work."""
-    torch.set_num_threads(os.cpu_count() or 1 if request.node.get_closest_marker("real") else 1)
+    """One thread for tiny models, whose threads would wait for each other longer than they work.
+
+    `LMOE_TEST_THREADS=8` tries any other number: nothing may depend on it.
+    """
+    usual = CORES if request.node.get_closest_marker("real") else 1
+    torch.set_num_threads(int(os.environ.get("LMOE_TEST_THREADS", usual)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import ROUTERS, make_tiny_base, make_tiny_studio
+from tolerances import ONE_PASS
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import PlanError
@@ -44,7 +45,7 @@ def test_a_folded_trace_equals_that_of_the_live_plan(router, composition, plan):
         found = studio.trace("SELECT a")
     assert found.plan == live.plan
     for name in ("routing_weights", "router_logits", "router_probs", "logprobs"):
-        np.testing.assert_allclose(getattr(found, name), getattr(live, name), atol=2e-4)
+        np.testing.assert_allclose(getattr(found, name), getattr(live, name), **ONE_PASS)
     np.testing.assert_array_equal(found.overridden, live.overridden)
 
 
@@ -59,7 +60,7 @@ def test_a_text_written_folded_equals_one_written_under_the_plan(studio, trace):
     if trace:
         assert found.trace.plan == BY_LAYER.to_json()
         np.testing.assert_allclose(
-            found.trace.routing_weights, live.trace.routing_weights, atol=1e-6
+            found.trace.routing_weights, live.trace.routing_weights, **ONE_PASS
         )
 
 

@@ -11,6 +11,7 @@ from tiny_models import (
     peft_logits,
     with_loops,
 )
+from tolerances import ONE_PASS, of_gradient
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError
@@ -41,9 +42,7 @@ def test_weights_are_not_negative_and_sum_to_one(ids, router):
 
 def test_one_expert_equals_the_plain_peft_lora(ids):
     model = mixture(ranks=(4,))
-    torch.testing.assert_close(
-        run(model, ids).logits, peft_logits(model.bank, ids, 0), atol=5e-5, rtol=0
-    )
+    torch.testing.assert_close(run(model, ids).logits, peft_logits(model.bank, ids, 0), **ONE_PASS)
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -52,7 +51,7 @@ def test_one_hot_weights_equal_that_peft_adapter(ids, composition, expert):
     model = mixture(composition=composition)
     plan = RoutingPlan([Override.solo(model.bank.expert_names[expert])])
     expected = peft_logits(model.bank, ids, expert)
-    torch.testing.assert_close(run(model, ids, plan=plan).logits, expected, atol=5e-5, rtol=0)
+    torch.testing.assert_close(run(model, ids, plan=plan).logits, expected, **ONE_PASS)
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -61,14 +60,14 @@ def test_concatenated_layers_equal_a_loop_over_experts(ids, router, composition)
     model = mixture(router=router, composition=composition)
     out = run(model, ids, record=True)
     expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
-    torch.testing.assert_close(out.logits, expected, atol=5e-5, rtol=0)
+    torch.testing.assert_close(out.logits, expected, **ONE_PASS)
 
 
 def test_mixed_ranks_and_missing_modules_equal_a_loop_over_experts(ids):
     model = mixture(ranks=(1, 7, 3), missing=[(0, "q_proj"), (2, "down_proj")])
     out = run(model, ids, record=True)
     expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
-    torch.testing.assert_close(out.logits, expected, atol=5e-5, rtol=0)
+    torch.testing.assert_close(out.logits, expected, **ONE_PASS)
 
 
 def test_factor_composition_differs_between_corners_and_refuses_mixed_ranks(ids):
@@ -90,8 +89,8 @@ def test_cached_equals_uncached(ids, router):
         )
         parts.append(out.logits)
         weights.append(out.routing.weights)
-    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, atol=5e-5, rtol=0)
-    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, atol=5e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, **ONE_PASS)
+    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, **ONE_PASS)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -104,10 +103,8 @@ def test_batched_and_padded_equals_alone(ids, router, side):
     batch[0], mask[0] = ids[0], 1
     batch[1, keep], mask[1, keep] = ids[1, :6], 1
     out = run(model, batch, mask, record=True)
-    torch.testing.assert_close(out.logits[1:, keep], alone.logits, atol=5e-5, rtol=0)
-    torch.testing.assert_close(
-        out.routing.weights[1:, keep], alone.routing.weights, atol=5e-5, rtol=0
-    )
+    torch.testing.assert_close(out.logits[1:, keep], alone.logits, **ONE_PASS)
+    torch.testing.assert_close(out.routing.weights[1:, keep], alone.routing.weights, **ONE_PASS)
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
@@ -116,7 +113,7 @@ def test_replaying_recorded_weights_gives_the_same_logits(ids, router):
     plan = RoutingPlan([Override.boost({"prose": 2.5}, layers=[1, 2])])
     out = run(model, ids, plan=plan, record=True)
     replayed = run(model, ids, routing_weights=out.routing.weights)
-    torch.testing.assert_close(replayed.logits, out.logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(replayed.logits, out.logits, **ONE_PASS)
 
 
 def test_an_empty_plan_and_strength_zero_are_bit_equal_to_no_plan(ids):
@@ -139,7 +136,7 @@ def test_each_row_of_a_batch_follows_its_own_plan(ids):
     together = run(model, same, plan=plans).logits
     for row, plan in enumerate(plans):
         alone = run(model, ids[:1], plan=plan).logits[0]
-        torch.testing.assert_close(together[row], alone, atol=5e-5, rtol=0)
+        torch.testing.assert_close(together[row], alone, **ONE_PASS)
     with pytest.raises(PlanError, match="3 plans came for a batch of 2 rows"):
         run(model, ids, plan=plans)
 
@@ -172,7 +169,7 @@ def test_contributions_are_the_norms_of_what_each_expert_added(ids):
             f = expert.adapter.factors[f"model.layers.{layer}.mlp.up_proj"]
             update = routing.weights[:, :, layer, index, None] * f.scale * (x @ f.a.T @ f.b.T)
             torch.testing.assert_close(
-                routing.contributions[:, :, layer, index], update.norm(dim=-1), atol=1e-4, rtol=1e-4
+                routing.contributions[:, :, layer, index], update.norm(dim=-1), **ONE_PASS
             )
 
 
@@ -192,7 +189,7 @@ def test_gradients_under_checkpointing_equal_those_without(ids, scope):
     assert any("routers" in name for name in plain)
     assert any("lora_b" in name for name in plain)
     for name, gradient in plain.items():
-        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(checkpointed[name], gradient, **of_gradient(gradient))
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])
@@ -207,14 +204,14 @@ def test_gradients_equal_those_of_a_loop_over_experts(ids, composition):
             factor.a.requires_grad_(), factor.b.requires_grad_()
     loops = with_loops(make_tiny_base(), model.bank, weights, model.sites)
     loops(ids).logits.logsumexp(-1).mean().backward()
-    torch.testing.assert_close(own, weights.grad, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(own, weights.grad, **of_gradient(weights.grad))
     for name, layer in model.bank_layers.items():
         present = [one[name] for one in factors if name in one]
         rows = layer.source.lora_a.grad.split(layer.source.ranks)[layer.place]
         expected = torch.cat([factor.a.grad for factor in present])
-        torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(rows, expected, **of_gradient(expected))
         expected = torch.cat([factor.b.grad for factor in present], dim=1)
-        torch.testing.assert_close(layer.lora_b.grad, expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(layer.lora_b.grad, expected, **of_gradient(expected))
 
 
 def test_layers_that_read_one_tensor_share_one_product_and_each_parameter_is_there_once(ids):
@@ -251,7 +248,7 @@ def test_a_layer_that_reads_something_else_after_all_is_given_its_own(ids, scope
     out = run(model, ids, record=True)
     loops = with_loops(make_tiny_base(), model.bank, out.routing.weights, model.sites)
     loops.get_submodule(name).register_forward_pre_hook(move)
-    torch.testing.assert_close(out.logits, run(loops, ids).logits, atol=5e-5, rtol=0)
+    torch.testing.assert_close(out.logits, run(loops, ids).logits, **ONE_PASS)
 
 
 def test_without_gradients_nothing_that_a_caller_holds_is_changed(ids):
@@ -342,4 +339,4 @@ def test_any_bank_equals_a_loop_over_its_experts(ranks, top_k, activation, tempe
     ids = torch.randint(3, 256, (1, 6), generator=torch.Generator().manual_seed(seed))
     out = run(model, ids, record=True)
     expected = brute_force_logits(model.bank, ids, out.routing.weights, model.sites)
-    torch.testing.assert_close(out.logits, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(out.logits, expected, **ONE_PASS)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import ROUTERS, make_bank, make_tiny_base
+from tolerances import ONE_PASS
 
 from lmoe_studio.causal import token_losses as module
 from lmoe_studio.causal.token_losses import token_losses
@@ -44,7 +45,7 @@ def test_they_equal_one_pass_for_each_plan_and_text(
     assert [tuple(loss.shape) for loss in found] == [(4, length - 1) for length in LENGTHS]
     for ids, losses in zip(sequences, found, strict=True):
         for plan, loss in zip(PLANS, losses, strict=True):
-            torch.testing.assert_close(loss, alone(model, ids, plan), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(loss, alone(model, ids, plan), **ONE_PASS)
 
 
 def test_a_plan_may_differ_from_text_to_text(sequences):
@@ -52,7 +53,7 @@ def test_a_plan_may_differ_from_text_to_text(sequences):
     model = MixtureModel(base, make_bank(base)).eval()
     found = token_losses(model, sequences, [None, PLANS])
     for ids, plan, losses in zip(sequences, PLANS, found, strict=True):
-        torch.testing.assert_close(losses[1], alone(model, ids, plan), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(losses[1], alone(model, ids, plan), **ONE_PASS)
 
 
 def test_each_pass_takes_its_turn(sequences):

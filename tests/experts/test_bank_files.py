@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_models import ROUTERS, make_bank, make_tiny_base
+from tolerances import ONE_PASS
 
 from lmoe_studio.errors import AdapterError, BankError, StorageError
 from lmoe_studio.experts.bank import ExpertBank
@@ -43,7 +44,7 @@ def test_plain_peft_loads_each_expert_and_agrees_with_solo(folder, ids):
         peft = PeftModel.from_pretrained(make_tiny_base(), str(folder / "experts" / name)).eval()
         solo = logits(bank, ids, RoutingPlan([Override.solo(name)]))
         with torch.no_grad():
-            torch.testing.assert_close(peft(ids).logits, solo, atol=5e-5, rtol=0)
+            torch.testing.assert_close(peft(ids).logits, solo, **ONE_PASS)
 
 
 def test_adapters_written_by_peft_become_a_bank_that_routes_at_once(folder, ids):

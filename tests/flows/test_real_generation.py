@@ -14,14 +14,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 PROMPTS = [text[:60] for texts in TEXTS.values() for text in texts][:20]
 
 
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio.load("demo", device="cpu")
+@pytest.fixture
+def studio(demo) -> Studio:
+    return demo
 
 
-@pytest.fixture(scope="module")
-def base():
-    return load_base(device="cpu").model
+@pytest.fixture
+def base(real_base_once):
+    return real_base_once.model
 
 
 def greedy(model, tokenizer, prompt, count):
@@ -29,10 +29,12 @@ def greedy(model, tokenizer, prompt, count):
     return model.generate(**ids, max_new_tokens=count, do_sample=False)[0, ids.input_ids.shape[1] :]
 
 
-def test_greedy_equals_model_generate_on_20_prompts(studio, base):
-    assert len(PROMPTS) == 20
+@pytest.mark.parametrize(
+    "prompts", [PROMPTS[::5], pytest.param(PROMPTS, marks=pytest.mark.release)], ids=["4", "20"]
+)
+def test_greedy_equals_model_generate(studio, base, prompts):
     bypass = RoutingPlan([Override.bypass()])
-    for prompt in PROMPTS:
+    for prompt in prompts:
         made = studio.generate(prompt, plan=bypass, max_new_tokens=8, trace=False)
         theirs = greedy(base, studio.tokenizer, prompt, 8)
         assert list(made.token_ids) == theirs.tolist(), prompt
@@ -63,14 +65,14 @@ def test_experts_write_differently_and_one_batch_equals_solo_runs(studio):
     plans["late"] = RoutingPlan([Override.solo("sql", layers=Span(start=10), tokens="generated")])
     prompt = "The list of all customers:"
     together = studio.compare(
-        prompt, plans, max_new_tokens=24, reference=" SELECT * FROM customers;"
+        prompt, plans, max_new_tokens=12, reference=" SELECT * FROM customers;"
     )
     assert list(together.runs) == ["base", "sql", "french", "late"]
     for name, run in together.runs.items():
         print(f"--- {name} {together.reference_logprobs[name]:.2f}\n{run.text}")
     assert together.divergence("sql", "french") is not None
     for name, plan in plans.items():
-        alone = studio.generate(prompt, plan=plan, max_new_tokens=24)
+        alone = studio.generate(prompt, plan=plan, max_new_tokens=12)
         assert alone.token_ids == together.runs[name].token_ids
         np.testing.assert_allclose(
             alone.trace.routing_weights, together.runs[name].trace.routing_weights, atol=1e-3
@@ -79,7 +81,7 @@ def test_experts_write_differently_and_one_batch_equals_solo_runs(studio):
 
 def test_a_trace_of_a_generation_replays_to_its_tokens(studio):
     plan = RoutingPlan([Override.boost({"python": 3}, tokens={"regex": r"\w+"})])
-    made = studio.generate("def add(a, b):", plan=plan, max_new_tokens=24)
+    made = studio.generate("def add(a, b):", plan=plan, max_new_tokens=12)
     ids = torch.tensor([made.trace.token_ids.tolist()])
     weights = torch.from_numpy(made.trace.routing_weights)[None]
     with torch.no_grad():
@@ -97,7 +99,7 @@ def test_chat_uses_the_models_own_template(studio):
 
 
 def test_sampling_with_a_seed_repeats_and_pieces_are_whole_characters(studio):
-    options = {"max_new_tokens": 24, "temperature": 1.0, "top_p": 0.95, "seed": 4}
+    options = {"max_new_tokens": 12, "temperature": 1.0, "top_p": 0.95, "seed": 4}
     pieces = list(studio.stream("日本の🎉", **options))
     assert "�" not in "".join(piece.new_text for piece in pieces[:-1])
     assert pieces[-1].generation.token_ids == studio.generate("日本の🎉", **options).token_ids

@@ -1,14 +1,13 @@
 """The routed model on the real SmolLM2, against PEFT, and the demo bank on fresh text."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from held_out_texts import TEXTS
 from peft import PeftModel
 
-from analysis import routing_frame, specialisation
 from lmoe_studio.base_models import load_base
+from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.places import find_bank
 from lmoe_studio.mixture import MixtureModel
@@ -20,12 +19,12 @@ EXACT = {"atol": 1e-4, "rtol": 0}
 TEXT = "SELECT name FROM users WHERE id = 3;\nLa soupe est prête. def f(x): return x"
 
 
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio.load("demo", device="cpu")
+@pytest.fixture
+def studio(demo) -> Studio:
+    return demo
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ids(studio) -> torch.Tensor:
     return studio.tokenizer(TEXT, return_tensors="pt").input_ids
 
@@ -70,8 +69,8 @@ def test_a_static_blend_equals_pefts_own_merged_adapter(studio, peft, ids):
 
 
 @torch.no_grad()
-def test_bypass_is_bit_equal_to_the_base_model(studio, ids):
-    plain = load_base(device="cpu").model(ids).logits
+def test_bypass_is_bit_equal_to_the_base_model(studio, real_base_once, ids):
+    plain = real_base_once.model(ids).logits
     plan = RoutingPlan([Override.bypass()])
     assert torch.equal(studio.model(ids, plan=plan).logits, plain)
 
@@ -82,7 +81,7 @@ def test_replaying_a_trace_gives_its_logits(studio, ids):
     trace = studio.trace(TEXT, plan=plan)
     weights = torch.from_numpy(trace.routing_weights)[None]
     replayed = studio.model(ids, routing_weights=weights).logits
-    torch.testing.assert_close(replayed, studio.model(ids, plan=plan).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(replayed, studio.model(ids, plan=plan).logits, **EXACT)
 
 
 @torch.no_grad()
@@ -97,35 +96,13 @@ def test_bfloat16_traces_match_float32_within_its_precision(studio):
     assert np.nanmean(np.abs(exact.logprobs - rough.logprobs)) < 0.1
 
 
-@pytest.fixture(scope="module")
-def fresh_traces(studio):
-    """label → traces with the router, and summed log-probabilities under the base model."""
-    bypass = RoutingPlan([Override.bypass()])
-    return {
-        label: [(studio.trace(text), studio.trace(text, plan=bypass)) for text in texts]
-        for label, texts in TEXTS.items()
-    }
-
-
-def test_the_demo_bank_beats_the_base_on_fresh_text_of_every_skill(fresh_traces):
-    for label, pairs in fresh_traces.items():
-        routed, base = (
-            -np.concatenate([pair[side].logprobs[1:] for pair in pairs]).mean() for side in (0, 1)
-        )
+def test_the_demo_bank_beats_the_base_on_fresh_text_of_every_skill(studio):
+    for label, texts in TEXTS.items():
+        ids = [studio.tokenizer(text).input_ids for text in texts]
+        losses = token_losses(studio.model, ids, [None, RoutingPlan([Override.bypass()])])
+        routed, base = np.concatenate(losses, axis=1).mean(1)
         print(f"{label:14} base {base:.3f}  bank {routed:.3f}")
         assert routed < base, label
-
-
-def test_the_demo_banks_routing_separates_the_skills(fresh_traces):
-    traces = [(label, pair[0]) for label, pairs in fresh_traces.items() for pair in pairs]
-    frame = routing_frame([trace for _, trace in traces])
-    frame["label"] = pd.Series([label for label, _ in traces])[frame["sequence"]].to_numpy()
-    result = specialisation(frame)
-    upper = result[result["layer"] >= 15]
-    print(result.round(3).to_string())
-    assert (upper["p_value"] < 0.01).all()
-    # Few sequences make shuffled labels look informative too; what is beyond that is real.
-    assert (upper["information"] - upper["baseline"]).mean() > 0.5
 
 
 def test_the_demo_bank_is_small_and_says_how_it_was_made():

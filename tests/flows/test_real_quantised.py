@@ -17,8 +17,8 @@ def loss(studio):
 
 
 @pytest.fixture(scope="module")
-def exact():
-    return loss(Studio.load("demo", device="cpu"))
+def exact(demo):
+    return loss(demo)
 
 
 # Measured: 1 % and 11 %. Four bits cost a model as small as this one most (docs/scaling.md).

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import ROUTERS, make_tiny_base, make_tiny_studio
+from tolerances import ONE_PASS
 from transformers import set_seed
 
 from lmoe_studio.config import RouterSettings
@@ -88,7 +89,7 @@ def test_cached_equals_uncached(router):
     with torch.no_grad():
         out = studio.model(ids, plan=plan, steps=steps, record=True)
     assert out.logits[0, 4:-1].argmax(-1).tolist() == list(made.token_ids)
-    np.testing.assert_allclose(made.trace.routing_weights, out.routing.weights[0], atol=5e-5)
+    np.testing.assert_allclose(made.trace.routing_weights, out.routing.weights[0], **ONE_PASS)
 
 
 # The trace
@@ -112,7 +113,7 @@ def test_the_trace_holds_every_token_once_with_its_scores(studio):
         log_p = studio.model(torch.tensor([trace.token_ids.tolist()]), routing_weights=weights)
     log_p = log_p.logits[0].log_softmax(-1)[:-1]
     own = log_p.gather(-1, torch.from_numpy(trace.token_ids[1:]).long()[:, None])[:, 0]
-    np.testing.assert_allclose(trace.logprobs[1:], own, atol=1e-5)
+    np.testing.assert_allclose(trace.logprobs[1:], own, **ONE_PASS)
     assert np.isnan(trace.logprobs[0])
     np.testing.assert_array_equal(trace.alternative_ids[1:], log_p.topk(3).indices)
 
@@ -141,8 +142,10 @@ def test_long_prompts_are_read_in_pieces_with_the_same_result(studio, monkeypatc
     monkeypatch.setattr("lmoe_studio.generation.decode._PASS", 7)
     pieces = studio.generate("abcd" * 10, plan=plan, max_new_tokens=8)
     assert pieces.token_ids == whole.token_ids
-    np.testing.assert_allclose(pieces.trace.routing_weights, whole.trace.routing_weights, atol=5e-5)
-    np.testing.assert_allclose(pieces.trace.logprobs, whole.trace.logprobs, atol=1e-4)
+    np.testing.assert_allclose(
+        pieces.trace.routing_weights, whole.trace.routing_weights, **ONE_PASS
+    )
+    np.testing.assert_allclose(pieces.trace.logprobs, whole.trace.logprobs, **ONE_PASS)
 
 
 # Batches
@@ -160,7 +163,7 @@ def test_a_batch_with_8_plans_equals_8_solo_runs(studio, temperature):
         assert together[name].text == alone.text
         for field in ("routing_weights", "logprobs"):
             np.testing.assert_allclose(
-                getattr(together[name].trace, field), getattr(alone.trace, field), atol=5e-5
+                getattr(together[name].trace, field), getattr(alone.trace, field), **ONE_PASS
             )
         assert (together[name].trace.overridden == alone.trace.overridden).all()
 

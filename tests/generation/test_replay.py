@@ -7,6 +7,7 @@ import pytest
 import torch
 from tapes import NotCapturable, Tape
 from tiny_models import ROUTERS, make_tiny_studio
+from tolerances import ONE_PASS
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.generation import replay
@@ -69,10 +70,10 @@ def test_replayed_steps_write_and_record_what_plain_steps_do(router, name, tapes
     for part in ("logits", "probs", "router_weights", "weights", "contributions"):
         for one, other in zip(plain._routing, replayed._routing, strict=True):
             mine, theirs = getattr(one, part), getattr(other, part)
-            torch.testing.assert_close(theirs, mine, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(theirs, mine, **ONE_PASS)
     for one, other in zip(plain._scores, replayed._scores, strict=True):
         for mine, theirs in zip(one, other, strict=True):
-            np.testing.assert_allclose(theirs.logprobs, mine.logprobs, atol=1e-5)
+            np.testing.assert_allclose(theirs.logprobs, mine.logprobs, **ONE_PASS)
 
 
 @pytest.mark.parametrize("composition", ["output", "factor"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from tiny_models import ROUTERS, make_tiny_studio
+from tolerances import ONE_PASS
 
 from analysis import label_owners, routing_frame, specialisation
 from lmoe_studio.errors import ConfigError, DataError, PlanError, StorageError
@@ -52,7 +53,7 @@ def test_a_run_equals_single_traces(router, tmp_path):
     frame = run.frame().drop(columns=["run", "label"])
     frame["token"] = frame["token"].astype("str")
     assert_frame_equal(
-        frame[expected.columns.drop("run")], expected.drop(columns="run"), atol=2e-5, rtol=1e-4
+        frame[expected.columns.drop("run")], expected.drop(columns="run"), **ONE_PASS
     )
 
 
@@ -79,7 +80,7 @@ def test_parts_do_not_change_what_is_read(studio, tmp_path, small_parts):
     frames = [pd.read_parquet(tmp_path / name) for name in ("many", "one")]
     for frame in frames:
         frame["token"], frame["label"] = frame["token"].astype("str"), frame["label"].astype("str")
-    assert_frame_equal(*frames, atol=1e-6)
+    assert_frame_equal(*frames, **ONE_PASS)
     assert run.tokens == frames[0].groupby("sequence")["position"].nunique().sum()
 
 

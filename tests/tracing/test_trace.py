@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny_models import ROUTERS, make_tiny_studio, make_tiny_tokenizer
+from tolerances import ONE_PASS
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ContextLengthError, PlanError, StorageError, TextError
@@ -25,12 +26,12 @@ def test_scores_are_those_of_the_logits():
     with torch.no_grad():
         log_p = studio.model(ids).logits[0].log_softmax(-1)[:-1]
     own = log_p.gather(-1, ids[0, 1:, None])[:, 0]
-    np.testing.assert_allclose(trace.logprobs[1:], own, atol=1e-5)
+    np.testing.assert_allclose(trace.logprobs[1:], own, **ONE_PASS)
     assert np.isnan(trace.logprobs[0])
     np.testing.assert_array_equal(trace.ranks[1:], (log_p > own[:, None]).sum(-1) + 1)
     np.testing.assert_array_equal(trace.alternative_ids[1:], log_p.topk(3).indices)
     entropy = torch.distributions.Categorical(logits=log_p).entropy()
-    np.testing.assert_allclose(trace.entropies[1:], entropy, atol=1e-5)
+    np.testing.assert_allclose(trace.entropies[1:], entropy, **ONE_PASS)
 
 
 @pytest.mark.parametrize("vocab", [259, 128 * 40])
@@ -53,7 +54,7 @@ def test_replaying_a_trace_gives_the_same_logits(router):
     with torch.no_grad():
         replayed = studio.model(ids, routing_weights=weights).logits
         planned = studio.model(ids, plan=plan).logits
-    torch.testing.assert_close(replayed, planned, atol=1e-5, rtol=0)
+    torch.testing.assert_close(replayed, planned, **ONE_PASS)
 
 
 def test_overridden_cells_are_exactly_those_the_plan_changed():

@@ -23,18 +23,15 @@ CHROMIUM_OPTIONS = [
 ]
 
 
-_FIGURES = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def figures(request):
+def figures(record_property):
     """Notes a measured figure, to be read at the end of the run."""
-    lines = request.config.stash.setdefault(_FIGURES, [])
-    return lambda name, value: lines.append(f"{name}: {value}")
+    return record_property
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    lines = config.stash.get(_FIGURES, [])
+def pytest_terminal_summary(terminalreporter):
+    passed = terminalreporter.stats.get("passed", [])
+    lines = [f"{name}: {value}" for report in passed for name, value in report.user_properties]
     if lines:
         terminalreporter.section("measured in the interface")
         for line in lines:
