@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmoe_studio.errors import ConfigError, did_you_mean
+from lmoe_studio.plain_data import PlainDataError, read_yaml
 
 Composition = Literal["output", "factor"]
 
@@ -39,15 +40,16 @@ class Config(BaseModel):
         """Read a YAML or JSON file (JSON is YAML)."""
         path = Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+            values = read_yaml(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path} is not a UTF-8 text file.") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark else ""
-            raise ConfigError(f"{path}{where}: this is not valid YAML or JSON.") from None
+        except PlainDataError as error:
+            where = f", line {error.line}" if error.line else ""
+            raise ConfigError(
+                f"{path}{where}: this is not valid YAML or JSON ({error.reason})."
+            ) from None
         if not isinstance(values, dict):
             raise ConfigError(
                 f"{path}: expected options as `name: value`, got {type(values).__name__}."

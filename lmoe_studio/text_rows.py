@@ -5,7 +5,6 @@ A row is a dict of its columns; plain text has one, `text`. Whoever reads says w
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmoe_studio.errors import DataError
+from lmoe_studio.plain_data import PlainDataError, read_json
 
 MAX_TEXT = 1_000_000  # characters; a longer text, or line, is no text but a broken file
 _BATCH = 16  # rows of a Parquet file, unpacked at once
@@ -80,10 +80,9 @@ def _read_jsonl(path: Path, _: Sequence[str] | None) -> Rows:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            raise DataError(f"{where}: no JSON ({reason}).") from None
+            row = read_json(line)
+        except PlainDataError as error:
+            raise DataError(f"{where}: no JSON ({error.reason}).") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object with columns, got {type(row).__name__}.")
         yield where, row

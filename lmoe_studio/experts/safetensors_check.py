@@ -5,7 +5,6 @@ safetensors library itself lets pass duplicate keys, headers of 100 MB, a hundre
 and shapes such as (0, 2**60); all of them are refused here, before it sees the file.
 """
 
-import json
 import math
 import os
 import reprlib
@@ -16,6 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from lmoe_studio.errors import AdapterError
+from lmoe_studio.plain_data import PlainDataError, read_json
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 10_000
@@ -73,37 +73,14 @@ def _require_regular(mode: int, name: str) -> None:
 def strict_json(raw: bytes, name: str) -> dict[str, object]:
     """Parses a JSON object in UTF-8; refuses duplicate keys and the constants NaN and Infinity."""
     try:
-        value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except AdapterError as error:
+        value = read_json(raw, constants=False)
+    except PlainDataError as error:
         reason = str(error)
-    except UnicodeDecodeError:
-        reason = "its text is not UTF-8"
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg.split(':')[0].lower()} at line {error.lineno}, column {error.colno}"
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError:  # Python converts no whole number of more than 4,300 digits
-        reason = "it holds a number of thousands of digits"
     else:
         if isinstance(value, dict):
             return value
         reason = f"it holds {show(value)} where an object {{…}} was expected"
     raise AdapterError(f"The JSON of {name} is not valid: {reason}; save the adapter again.")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise AdapterError(f"the key {show(key)} occurs twice")
-        found[key] = value
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise AdapterError(f"{name} is not a JSON number")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lmoe_studio.errors import StorageError
 from lmoe_studio.home import banks_folder
 from lmoe_studio.jobs.job import Job, JobEvent, JobState, now
 from lmoe_studio.locks import FileLock
+from lmoe_studio.plain_data import read_json
 from lmoe_studio.training.events import EvalDone, Event, StepDone, event_from_dict, event_to_dict
 
 SCHEMA_VERSION = 1
@@ -304,6 +305,6 @@ def _kind(event: Event) -> str:
 def _event(body: str) -> Event | None:
     """The event again; None for one that another version wrote and this one does not know."""
     try:
-        return event_from_dict(json.loads(body))
+        return event_from_dict(read_json(body))
     except (KeyError, TypeError, ValueError):
         return None

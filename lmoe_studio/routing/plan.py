@@ -21,6 +21,7 @@ from pydantic import (
 
 from lmoe_studio.config import Config, explain
 from lmoe_studio.errors import PlanError
+from lmoe_studio.plain_data import PlainDataError, read_json
 from lmoe_studio.routing.matching import MAX_PATTERN, compile_regex
 
 VERSION = 1
@@ -358,13 +359,10 @@ class RoutingPlan(_PlanData):
     def from_json(cls, text: str, *, source: str = "The plan") -> Self:
         """Raises PlanError for text that is no JSON, and for a plan that is not sound."""
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(
-                f"{source} is not JSON (line {error.lineno}, column {error.colno}: {error.msg})."
-            ) from None
-        except RecursionError:
-            raise PlanError(f"{source} is nested too deeply to be a plan.") from None
+            values = read_json(text)
+        except PlainDataError as error:
+            where = f"line {error.line}, column {error.column}: " if error.line else ""
+            raise PlanError(f"{source} is not JSON ({where}{error.reason}).") from None
         return cls.parse(values, source=source)
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmoe_studio.errors import ConfigError, StorageError
+from lmoe_studio.plain_data import read_json
 
 MANIFEST = "_manifest.json"  # readers of Parquet folders pass over names with an underscore
 _KEY = b"lmoe_part"
@@ -96,7 +97,7 @@ def read_manifest(folder: Path | str, run: str) -> dict[str, Any]:
     """What a run was traced with. Raises StorageError where that cannot be read."""
     path = Path(folder) / f"run={run}" / MANIFEST
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path.read_bytes())
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError:
@@ -167,7 +168,7 @@ def counts_of(path: Path) -> PartCounts | None:
     """What a finished part holds; None where it is not there, or is damaged."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        return PartCounts(**json.loads(metadata[_KEY]))
+        return PartCounts(**read_json(metadata[_KEY]))
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
 

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from analysis.frames import routing_frame
 from lmoe_studio.errors import StorageError
+from lmoe_studio.plain_data import read_json
 from lmoe_studio.tracing.records import RoutingTrace
 
 _KEY = "lmoe_trace"
@@ -75,7 +76,7 @@ def _save_parquet(trace: RoutingTrace, path: Path) -> None:
 
 def _load_parquet(path: Path) -> RoutingTrace:
     table = pq.read_table(path)
-    plain = json.loads((table.schema.metadata or {})[_KEY.encode()])
+    plain = read_json((table.schema.metadata or {})[_KEY.encode()])
     arrays = {name: _from_json(value) for name, value in plain.pop("arrays").items()}
     shape = (len(arrays["token_ids"]), len(plain["site_layers"]), len(plain["experts"]))
     for name, column in _CELLS.items():
@@ -86,7 +87,7 @@ def _load_parquet(path: Path) -> RoutingTrace:
 
 def _load_safetensors(path: Path) -> RoutingTrace:
     with safe_open(path, framework="np") as file:
-        plain = json.loads((file.metadata() or {})[_KEY])
+        plain = read_json((file.metadata() or {})[_KEY])
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
     shape = (len(arrays["token_ids"]), 0)  # a trace without alternatives has empty arrays
     arrays.setdefault("alternative_ids", np.zeros(shape, np.int32))

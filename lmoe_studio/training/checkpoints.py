@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from lmoe_studio.plain_data import read_json
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MANIFEST = "manifest.json"
 
@@ -90,7 +92,7 @@ class Checkpoints:
     def _damage(self, path: Path) -> str | None:
         """What is wrong with a checkpoint, if anything."""
         try:
-            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json((path / _MANIFEST).read_bytes())
             listed, step, run = dict(manifest["files"]), manifest["step"], manifest["run"]
             there = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
             if path.name != f"checkpoint-{step}":

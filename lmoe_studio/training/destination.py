@@ -1,10 +1,10 @@
 """Whether a bank may be written where a config says: nothing of anybody's is lost by training."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lmoe_studio.errors import StorageError
+from lmoe_studio.plain_data import read_json
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import fingerprints
 from lmoe_studio.training.report import portable
@@ -38,7 +38,7 @@ def check_destination(config: TrainingConfig, run_folder: Path, *, fresh: bool) 
 
 def _has_made(config: TrainingConfig, bank: Path) -> bool:
     try:
-        report = json.loads((bank / "training.json").read_text(encoding="utf-8"))
+        report = read_json((bank / "training.json").read_bytes())
         made, data = _learned(report["config"]), report["data_sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

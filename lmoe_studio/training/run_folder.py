@@ -18,6 +18,7 @@ from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.errors import ResumeError, StorageError
 from lmoe_studio.experts.places import find_bank
 from lmoe_studio.locks import FileLock
+from lmoe_studio.plain_data import read_json
 from lmoe_studio.text_rows import sha256
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
@@ -149,7 +150,7 @@ def _differences(begun: Any, now: Any, path: str = "") -> Iterator[str]:
 def _read(file: Path) -> dict[str, Any] | None:
     """What the run was begun with; None if it is lost."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file.read_bytes())
         return values if isinstance(values, dict) else None
     except (OSError, ValueError):
         return None

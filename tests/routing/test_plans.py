@@ -417,7 +417,9 @@ def test_an_unsound_override_is_refused_in_one_sentence(make, message):
         ('{"overrides": [{"operation": "pin", "weights": {"sql": NaN}}]}', r"override 1 \(pin\)"),
         ('{"overrides": [{"operation": "dance"}]}', r"override 1 \(dance\): operation"),
         ('{"overrides": ["solo"]}', "override 1: "),
-        ("[" * 100_000, "nested too deeply|not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "a number of thousands of digits"),
+        ('{"overrides": [{"operation": "scale", "operation": "ban"}]}', "'operation' occurs twice"),
     ],
 )  # fmt: skip
 def test_an_unsound_file_is_refused_and_the_override_named(text, message):

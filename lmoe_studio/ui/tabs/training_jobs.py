@@ -15,6 +15,7 @@ import gradio as gr
 
 from lmoe_studio.errors import JobError, LMoEError
 from lmoe_studio.jobs.job import Job, JobState
+from lmoe_studio.plain_data import read_json
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.components.jobs import build_job_details, build_job_head, build_job_list
 from lmoe_studio.ui.page import Page
@@ -203,7 +204,7 @@ class _Seen:
 
     def __init__(self, text: str) -> None:
         try:
-            marks = json.loads(text)
+            marks = read_json(text)
         except (TypeError, ValueError):
             marks = {}
         self._marks = marks if isinstance(marks, dict) else {}

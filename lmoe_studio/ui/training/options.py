@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lmoe_studio.errors import ConfigError
+from lmoe_studio.plain_data import PlainDataError, read_yaml
 from lmoe_studio.training.config import TrainingConfig
 
 Kind = Literal["choice", "switch", "whole", "number", "words", "mapping", "text"]
@@ -100,8 +101,8 @@ class Option:
 
     def _mapping(self, text: str) -> dict[str, Any]:
         try:
-            values = yaml.safe_load("{" + text.strip().strip("{}") + "}")
-        except yaml.YAMLError:
+            values = read_yaml("{" + text.strip().strip("{}") + "}")
+        except PlainDataError:
             values = None
         if not isinstance(values, dict):
             raise ConfigError(
