@@ -1,25 +1,22 @@
-"""How the strip cuts token texts into lines, signs and parts of characters, in a page without a server."""
+"""The text that the strip shows: lines, signs and parts of characters, without a server."""
 
 import random
 
 import pytest
+from fake_studio import make_trace
 
 from lmoe_studio.ui.asset_files import read_asset
+from lmoe_studio.ui.payload import trace_payload
 
-# Draws tokens as the strip does, in a width that wraps nothing, and reads the lines back.
+# Draws a trace's strip, in a width that wraps nothing, and reads its lines back.
 DRAW = """
-(texts) => {
-  const box = document.querySelector("#box");
-  box.replaceChildren();
-  const pieces = piecesIn(texts);
-  let line = make("div");
-  texts.forEach((text, index) => {
-    if (hasSpacer(text)) line.append(" ");
-    line.append(tokenSpan(text, pieces.get(index)));
-    if (!line.parentNode) box.append(line);
-    if (endsLine(text, texts[index + 1])) line = make("div");
-  });
-  return box.innerText.replace(/\\n$/, "");
+(payload) => {
+  const view = makeView();
+  view.load(payload);
+  const strip = makeStrip(view, { cursor: () => NONE, pick() {}, point() {} });
+  document.querySelector("#box").replaceChildren(strip.node);
+  strip.build();
+  return strip.node.innerText.replace(/\\n$/, "");
 }
 """
 SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u2028": "U+2028"}
@@ -30,8 +27,13 @@ def drawn(browser):
     """Gives the text that a person sees for some tokens."""
     page = browser.new_page()
     page.set_content("<div id=box style='white-space: pre-wrap; width: 90000px'></div>")
-    page.add_script_tag(content=read_asset("tokens.js"))
-    yield lambda texts: page.evaluate(DRAW, texts)
+    page.add_script_tag(content=read_asset("view.js", "tokens.js", "strip.js"))
+
+    def draw(tokens):
+        trace = make_trace(tokens, layers=1, experts=("x", "y"))
+        return page.evaluate(DRAW, trace_payload(trace, key=""))
+
+    yield draw
     page.close()
 
 

@@ -7,11 +7,16 @@ function drawTokens(tokens) {
   box.tabIndex = 0;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "A sequence");
+  const texts = tokens.map(([text]) => text);
+  const pieces = piecesIn(texts);
   tokens.forEach(([text, isLearned], index) => {
-    const span = make("span", isLearned ? "tok" : "tok read");
-    appendLines(span, text);
-    box.append(span);
-    if (endsLine(text, tokens[index + 1]?.[0])) box.append(make("br"));
+    if (hasSpacer(text)) box.append(" ");
+    tokenSpans(text, pieces.get(index)).forEach((span, number) => {
+      if (number) box.append(make("br"));
+      span.classList.toggle("read", !isLearned);
+      box.append(span);
+    });
+    if (endsLine(text, texts[index + 1])) box.append(make("br"));
   });
   return box;
 }

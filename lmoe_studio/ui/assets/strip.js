@@ -9,7 +9,7 @@ function makeStrip(view, act) {
   node.setAttribute("aria-multiselectable", "true");
   node.setAttribute("aria-label", "Tokens");
   const prefix = "tok-" + Math.random().toString(36).slice(2) + "-";
-  let spans = [];
+  let parts = []; // by token: its elements, more than one where it has text after a line break
   let lines = []; // { box, first }: a line's box and its first token
   let version = 0;
   let painted = [];
@@ -22,40 +22,46 @@ function makeStrip(view, act) {
     const before = node.scrollTop;
     const atEnd = node.scrollHeight - node.clientHeight - before < 40;
     lines = [];
-    spans = view.data.tokens.map((text, index) => {
-      const span = tokenSpan(text, view.pieces.get(index));
-      span.id = prefix + index;
-      span.dataset.index = index;
-      if (view.flags[index] & SPECIAL) span.classList.add("special");
-      return span;
+    parts = view.data.tokens.map((text, index) => {
+      const spans = tokenSpans(text, view.pieces.get(index));
+      spans[0].id = prefix + index;
+      spans[0].setAttribute("role", "option");
+      for (const span of spans) {
+        span.dataset.index = index;
+        if (view.flags[index] & SPECIAL) span.classList.add("special");
+      }
+      return spans;
     });
-    node.replaceChildren(...linesOf(spans));
+    node.replaceChildren(...linesOf(parts));
     node.scrollTop = series === view.data.run?.series ? before : 0;
     if (live && atEnd) node.scrollTop = node.scrollHeight;
     series = view.data.run?.series;
     selected = [];
     markSelection();
-    painted = new Int32Array(spans.length);
+    painted = new Int32Array(parts.length);
     paint();
   }
 
-  // A box for each line of the text, so that a change on one leaves the layout of the others. A
-  // token with text after its break goes over two lines, and both are in one box.
-  function linesOf(spans) {
+  // A box for each line of the text, so that a change on one leaves the others as they are.
+  function linesOf(parts) {
     const boxes = [];
     let line = null;
-    spans.forEach((span, index) => {
-      if (!line) {
-        line = make("div", "line");
-        line.setAttribute("role", "presentation");
-        lines.push({ box: line, first: index });
-        boxes.push(line);
-      }
+    const begin = (first) => {
+      line = make("div", "line");
+      line.setAttribute("role", "presentation");
+      lines.push({ box: line, first });
+      boxes.push(line);
+    };
+    parts.forEach((spans, index) => {
+      if (!line) begin(index);
       if (view.flags[index] & GENERATED && !(view.flags[index - 1] & GENERATED)) {
         line.append(make("span", "boundary", "generated"));
       }
       if (hasSpacer(view.data.tokens[index])) line.append(" ");
-      line.append(span);
+      spans.forEach((span, number) => {
+        if (number) begin(index);
+        line.append(span);
+      });
       if (endsLine(view.data.tokens[index], view.data.tokens[index + 1])) line = null;
     });
     if (!line) boxes.push(make("div", "line")); // what comes next stands on a line of its own
@@ -70,12 +76,12 @@ function makeStrip(view, act) {
     const firstLine = countWhile(0, lines.length, (i) => above(lines[i].box));
     const lastLine = countWhile(firstLine, lines.length, (i) => notBelow(lines[i].box));
     const [from, to] = [startOf(firstLine), startOf(lastLine)];
-    const first = countWhile(from, to, (i) => above(spans[i]));
-    const last = countWhile(first, to, (i) => notBelow(spans[i]));
-    return [Math.max(0, first - MARGIN), Math.min(spans.length, last + MARGIN)];
+    const first = countWhile(from, to, (i) => above(parts[i].at(-1)));
+    const last = countWhile(first, to, (i) => notBelow(parts[i][0]));
+    return [Math.max(0, first - MARGIN), Math.min(parts.length, last + MARGIN)];
   }
 
-  const startOf = (line) => (line < lines.length ? lines[line].first : spans.length);
+  const startOf = (line) => (line < lines.length ? lines[line].first : parts.length);
 
   // The first index from `low` on for which a condition, true at first, no longer holds.
   function countWhile(low, high, holds) {
@@ -93,36 +99,47 @@ function makeStrip(view, act) {
   }
 
   function paintVisible() {
-    if (!spans.length) return;
+    if (!parts.length) return;
     const [first, last] = visibleRange();
     const rows = view.rowsAt(view.layer);
     const experts = view.inView();
     for (let t = first; t < last; t++) {
       if (painted[t] === version) continue;
       painted[t] = version;
-      if (!(view.flags[t] & SPECIAL)) paintToken(spans[t], t, rows, experts);
+      if (!(view.flags[t] & SPECIAL)) paintToken(parts[t], t, rows, experts);
     }
   }
 
-  function paintToken(span, t, rows, experts) {
+  function paintToken(spans, t, rows, experts) {
     const offset = view.offsetAt(t, view.layer);
-    const style = span.style;
-    span.classList.toggle("overridden", view.isTouched(t, view.layer));
-    if (view.colour === "entropy") {
-      const entropy = normalisedEntropy(rows, offset, view.K);
-      style.backgroundColor = `rgba(128, 132, 145, ${(0.55 * entropy ** 2 * view.gain).toFixed(3)})`;
-      style.borderBottomColor = "transparent";
-      delete span.dataset.glyph;
-      return;
+    const touched = view.isTouched(t, view.layer);
+    const { background, border, glyph } = view.colour === "entropy"
+      ? lookOfEntropy(rows, offset) : lookOfExpert(rows, offset, experts);
+    for (const span of spans) {
+      span.classList.toggle("overridden", touched);
+      span.style.backgroundColor = background;
+      span.style.borderBottomColor = border;
     }
+    if (glyph) spans[0].dataset.glyph = glyph;
+    else delete spans[0].dataset.glyph;
+  }
+
+  function lookOfEntropy(rows, offset) {
+    const entropy = normalisedEntropy(rows, offset, view.K);
+    const background = `rgba(128, 132, 145, ${(0.55 * entropy ** 2 * view.gain).toFixed(3)})`;
+    return { background, border: "transparent" };
+  }
+
+  function lookOfExpert(rows, offset, experts) {
     const k = strongest(rows, offset, experts);
     const weight = Math.min(1, (rows[offset + k] / 255) * view.gain);
     const rgb = view.rgb[k].join(", ");
-    style.backgroundColor = `rgba(${rgb}, ${(0.45 * weight).toFixed(3)})`;
-    style.borderBottomColor = `rgba(${rgb}, ${(weight ? 0.12 + 0.88 * weight : 0).toFixed(3)})`;
-    if (view.glyphs && weight > (experts.length > 1 ? 0 : 1 / view.K)) {
-      span.dataset.glyph = view.data.experts[k].glyph;
-    } else delete span.dataset.glyph;
+    const hasGlyph = view.glyphs && weight > (experts.length > 1 ? 0 : 1 / view.K);
+    return {
+      background: `rgba(${rgb}, ${(0.45 * weight).toFixed(3)})`,
+      border: `rgba(${rgb}, ${(weight ? 0.12 + 0.88 * weight : 0).toFixed(3)})`,
+      glyph: hasGlyph && view.data.experts[k].glyph,
+    };
   }
 
   function markSelection() {
@@ -130,10 +147,10 @@ function makeStrip(view, act) {
       span.classList.remove("selected", "first", "last");
       span.removeAttribute("aria-selected");
     }
-    selected = view.lo < 0 ? [] : spans.slice(view.lo, view.hi + 1);
+    selected = view.lo < 0 ? [] : parts.slice(view.lo, view.hi + 1).flat();
     for (const span of selected) {
       span.classList.add("selected");
-      span.setAttribute("aria-selected", "true");
+      if (span.id) span.setAttribute("aria-selected", "true");
     }
     if (!selected.length) return node.removeAttribute("aria-activedescendant");
     selected[0].classList.add("first");
@@ -144,13 +161,13 @@ function makeStrip(view, act) {
   // Scrolls the strip itself, never the page.
   function reveal(index) {
     const box = node.getBoundingClientRect();
-    const rect = spans[index].getBoundingClientRect();
+    const rect = parts[index][0].getBoundingClientRect();
     if (rect.top < box.top + 14) node.scrollTop -= box.top + 24 - rect.top;
     else if (rect.bottom > box.bottom) node.scrollTop += rect.bottom - box.bottom + 12;
   }
 
   const indexUnder = (event) => {
-    const span = event.target.closest(".tok");
+    const span = event.target.closest(".tok, .rest");
     return span ? Number(span.dataset.index) : NONE;
   };
   let dragging = false;

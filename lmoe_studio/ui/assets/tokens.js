@@ -66,25 +66,20 @@ function appendVisible(node, text) {
   }
 }
 
-// The text as it stands, over as many lines as it has: a break falls after its sign.
-function appendLines(node, text) {
-  text.split(AFTER_BREAK).forEach((line, index) => {
-    if (index) node.append(make("br"));
-    appendVisible(node, line);
-  });
-}
-
 // Whether the next token begins a line; a carriage return waits for the line feed after it.
 const endsLine = (text, next = "") =>
   /[\n\r\u0085\u2028\u2029]$/.test(text) && !(text.endsWith("\r") && next.startsWith("\n"));
 
-// `piece`: the character that the token is a part of, where it is one.
-function tokenSpan(text, piece) {
-  const span = make("span", "tok");
-  span.setAttribute("role", "option");
-  if (piece) span.append(make("span", "sign", visibleText(piece) + "…"));
-  else appendLines(span, hasSpacer(text) ? text.slice(1) : text);
-  return span;
+// A token's elements, one for each line of the text that it reaches. `piece`: the character that it is
+// a part of, where it is one.
+function tokenSpans(text, piece) {
+  const lines = (hasSpacer(text) ? text.slice(1) : text).split(AFTER_BREAK);
+  return lines.map((line, index) => {
+    const span = make("span", index ? "rest" : "tok");
+    if (piece) span.append(make("span", "sign", visibleText(piece) + "…"));
+    else appendVisible(span, line);
+    return span;
+  });
 }
 
 // A leading space stands before the span, so that the marks of neighbours do not run together.
