@@ -1,6 +1,6 @@
 """Studio: holds a loaded L-MoE; the verbs that the interface, the command line and notebooks share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -156,10 +156,10 @@ class Studio:
 
     def trace_corpus(
         self,
-        corpus: Path | str | Sequence[str],
+        corpus: Path | str | Iterable[str],
         *,
         out: Path | str,
-        labels: Sequence[object] | None = None,
+        labels: Iterable[object] | None = None,
         text_column: str = "text",
         label_column: str | None = None,
         run: str | None = None,
@@ -179,9 +179,10 @@ class Studio:
         Memory does not grow with the number of texts.
 
         Args:
-            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves.
+            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves:
+                a list, a column of a data frame, an array, a generator. Missing ones are passed over.
             out: folder for this run and others that are to be read together.
-            labels: a label for each text, where the texts are given; None for one without.
+            labels: a label for each text, where the texts are given; None or NaN for one without.
             text_column: column of the file that holds the texts.
             label_column: column that holds their labels; None reads none.
             run: name of the run, to keep several in one folder; made up unless given.
@@ -216,9 +217,9 @@ class Studio:
 
     def evaluate(
         self,
-        corpus: Path | str | Sequence[str],
+        corpus: Path | str | Iterable[str],
         *,
-        labels: Sequence[object] | None = None,
+        labels: Iterable[object] | None = None,
         text_column: str = "text",
         label_column: str | None = None,
         plans: Mapping[str, RoutingPlan] | None = None,
@@ -234,8 +235,9 @@ class Studio:
         after a context that this expert read too; the last row is a mark, not a promise.)
 
         Args:
-            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves.
-            labels: a label for each text, where the texts are given; None for one without.
+            corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves:
+                a list, a column of a data frame, an array, a generator. Missing ones are passed over.
+            labels: a label for each text, where the texts are given; None or NaN for one without.
             text_column: column of the file that holds the texts.
             label_column: column that holds their labels; None reads none.
             plans: further plans to compare, by name.
@@ -498,8 +500,8 @@ def _same_base(
 
 
 def _corpus(
-    corpus: Path | str | Sequence[str],
-    labels: Sequence[object] | None,
+    corpus: Path | str | Iterable[str],
+    labels: Iterable[object] | None,
     text_column: str,
     label_column: str | None,
 ) -> Corpus:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from lmoe_studio.errors import DataError
 from lmoe_studio.plain_data import PlainDataError, read_json
 
-MAX_TEXT = 1_000_000  # characters; a longer text, or line, is no text but a broken file
+MAX_TEXT = 1_000_000  # characters; a longer text, or cell, is no text but a broken file
+_MAX_LINE = 8 * MAX_TEXT  # of JSON and CSV, which escape characters and hold other columns
 _BATCH = 16  # rows of a Parquet file, unpacked at once
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -25,6 +26,8 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
     """The rows of a .jsonl, .csv, .parquet or .txt file; blank lines are passed over.
+
+    No column may stand in a file twice: one of the two would be lost.
 
     Args:
         path: the file.
@@ -75,7 +78,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _read_jsonl(path: Path, _: Sequence[str] | None) -> Rows:
-    for number, line in _lines(path):
+    for number, line in _lines(path, _MAX_LINE):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -93,11 +96,17 @@ def _read_csv(path: Path, _: Sequence[str] | None) -> Rows:
 
     def lines() -> Iterator[str]:
         nonlocal number
-        for number, line in _lines(path):  # noqa: B007 (read below, where a row ends)
+        for number, line in _lines(path, _MAX_LINE):  # noqa: B007 (read below, where a row ends)
             yield line
 
+    # The module's own limit of 131,072 is below that of a text; it is one for the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT))
     reader = csv.DictReader(lines(), strict=True)
     try:
+        # A spreadsheet may leave any number of columns without a name.
+        _require_unique(
+            [name for name in reader.fieldnames or () if name], f"{path}, line {number}"
+        )
         for row in reader:
             where = f"{path}, line {number}"
             if None in row:
@@ -110,6 +119,7 @@ def _read_csv(path: Path, _: Sequence[str] | None) -> Rows:
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Rows:
     with path.open("rb") as file:
         schema = pq.read_schema(file)
+        _require_unique(schema.names, f"{path}")
         names = [name for name in schema.names if columns is None or name in columns]
         if not names:  # from the names that there are it is seen what is missing
             yield f"{path}", dict.fromkeys(schema.names)
@@ -121,23 +131,38 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Rows:
         for batch in parquet.iter_batches(batch_size=_BATCH, columns=names):
             for cells in zip(*(batch.column(name) for name in names), strict=True):
                 number += 1
-                values = {n: cell.as_py() for n, cell in zip(names, cells, strict=True)}
-                yield f"{path}, row {number}", values
+                where = f"{path}, row {number}"
+                yield (
+                    where,
+                    {n: _value(cell, n, where) for n, cell in zip(names, cells, strict=True)},
+                )
+
+
+def _value(cell: "pa.Scalar[Any]", column: str, where: str) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError) as error:  # no UTF-8, or a day beyond Python's calendar
+        raise DataError(f"{where}: the cell of '{column}' cannot be read ({error}).") from None
+
+
+def _require_unique(names: Sequence[str], where: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{where}: there are two columns '{name}'; rename or remove one.")
 
 
 def _read_plain(path: Path, _: Sequence[str] | None) -> Rows:
-    for number, line in _lines(path):
+    for number, line in _lines(path, MAX_TEXT + len("\r\n")):
         yield f"{path}, line {number}", {"text": line.rstrip("\r\n")}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers; a line is never longer than MAX_TEXT."""
+def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers; a line never has more characters than `most`."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 1), ""), start=1):
-            if len(line) > MAX_TEXT:
+        for number, line in enumerate(iter(lambda: file.readline(most + 1), ""), start=1):
+            if len(line) > most:
                 raise DataError(
-                    f"{path}, line {number}: longer than {MAX_TEXT:,} characters; "
-                    "give one text a line."
+                    f"{path}, line {number}: longer than {most:,} characters; give one text a line."
                 )
             if "\0" in line:
                 raise DataError(f"{path}, line {number}: a binary file, not text.")

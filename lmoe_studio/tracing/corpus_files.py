@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from lmoe_studio.errors import DataError, did_you_mean
 from lmoe_studio.text_rows import MAX_TEXT, read_rows, sha256
@@ -60,7 +61,7 @@ class CorpusFile:
                 known = did_you_mean(column, map(str, row))
                 raise DataError(f"{where}: there is no column '{column}'; {known}")
         text = row[self.text_column]
-        if text is None:
+        if is_missing(text):
             return ""
         if not isinstance(text, str):
             raise DataError(
@@ -68,31 +69,43 @@ class CorpusFile:
                 "that holds the texts."
             )
         if len(text) > MAX_TEXT:
-            raise DataError(f"{where}: the text is longer than {MAX_TEXT:,} characters; split it.")
+            raise DataError(f"{where}: longer than {MAX_TEXT:,} characters of text; split it.")
         return text
 
 
 @dataclass(frozen=True)
 class CorpusTexts:
-    """Texts in memory, with or without labels."""
+    """Texts in memory, with or without labels: lists, columns of data frames, arrays, generators.
 
-    texts: Sequence[str]
-    labels: Sequence[object] | None = None
+    A missing text (None, NaN, NA) is passed over as a blank one is; a missing label is no label.
+
+    Raises:
+        DataError: they are no texts, or the labels are not as many.
+    """
+
+    texts: Iterable[str]
+    labels: Iterable[object] | None = None
 
     def __post_init__(self) -> None:
-        if self.labels is not None and len(self.labels) != len(self.texts):
-            raise DataError(
-                f"{len(self.texts)} texts came with {len(self.labels)} labels; give one a text."
-            )
+        texts = _listed(self.texts, "texts")
+        labels = [None] * len(texts) if self.labels is None else _listed(self.labels, "labels")
+        if len(labels) != len(texts):
+            raise DataError(f"{len(texts)} texts came with {len(labels)} labels; give one a text.")
+        object.__setattr__(self, "texts", texts)  # a generator gives its texts only once
+        object.__setattr__(self, "labels", labels)
 
     def __iter__(self) -> Iterator[LabelledText]:
-        for number, (text, label) in enumerate(zip_longest(self.texts, self.labels or ()), start=1):
+        for number, (text, label) in enumerate(
+            zip(self.texts, self.labels or (), strict=True), start=1
+        ):
+            if is_missing(text):
+                continue
             if not isinstance(text, str):
                 raise DataError(f"Text {number} is {type(text).__name__}, not a string.")
             if len(text) > MAX_TEXT:
                 raise DataError(f"Text {number} is longer than {MAX_TEXT:,} characters; split it.")
             if text.strip():
-                yield LabelledText(text, _label(label))
+                yield LabelledText(str(text), _label(label))
 
     def sha256(self) -> str:
         """Of the texts and labels."""
@@ -129,8 +142,29 @@ def survey(corpus: Corpus) -> Survey:
     return Survey(texts, characters, labels, corpus.sha256())
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, NA or NaT."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
 def _label(value: object) -> str | None:
-    """A label as text; None where there is none (null, NaN, blank)."""
-    if value is None or value != value or not str(value).strip():
-        return None
-    return str(value)
+    """A label as text; None where there is none (missing, or blank)."""
+    return None if is_missing(value) or not str(value).strip() else str(value)
+
+
+def _listed(values: Iterable[object], what: str) -> list[Any]:
+    """The values of whatever holds a column."""
+    is_table = hasattr(type(values), "columns") or isinstance(values, Mapping)
+    if is_table or isinstance(values, str | bytes):
+        raise DataError(
+            f"Expected the {what} one by one, as a list or a column, and got "
+            f"{type(values).__name__}; of a table give one column, for example frame['text']."
+        )
+    to_list = getattr(values, "to_pylist", None)  # Arrow's arrays hold their own kind of scalars
+    try:
+        items = iter(to_list() if to_list else values)
+    except TypeError:
+        raise DataError(
+            f"Expected the {what} as a list or a column, and got {type(values).__name__}."
+        ) from None
+    return list(items)

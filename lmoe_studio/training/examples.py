@@ -163,7 +163,7 @@ def _string(values: dict[str, Any], column: str, where: str) -> str:
         raise DataError(f"{where}: '{column}' is {type(value).__name__}, not text.")
     if len(value) > MAX_TEXT:
         raise DataError(
-            f"{where}: '{column}' is longer than {MAX_TEXT:,} characters; split the text."
+            f"{where}: longer than {MAX_TEXT:,} characters in '{column}'; split the text."
         )
     return value
 

@@ -3,6 +3,7 @@
 import json
 import re
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from lmoe_studio.errors import ConfigError, DataError, PlanError, StorageError
 from lmoe_studio.routing.plan import Override, RoutingPlan, TextMatch
 from lmoe_studio.text_rows import column_names
 from lmoe_studio.tracing import corpus as corpus_module, corpus_files, corpus_parts
-from lmoe_studio.tracing.corpus_files import CorpusFile, survey
+from lmoe_studio.tracing.corpus_files import CorpusFile, CorpusTexts, survey
 from lmoe_studio.tracing.corpus_parts import runs_in
 
 TEXTS = ["SELECT 1", "a", "naïve — 日本 🎉", "a longer text than the others", "FROM users"]
@@ -269,6 +270,23 @@ def test_a_text_file_gives_a_text_a_line(tmp_path):
         ("a.csv", b"other\nx\n", "no column 'text'"),
         ("a.csv", b"text\na,b\n", "line 2: more cells than the header"),
         ("a.csv", b'text\n"open\n' + b"x" * 300_000, "no sound CSV"),
+        (
+            "a.csv",
+            b'text\n"' + b"x\n" * 500_001 + b'"',
+            r"no sound CSV \(field larger than field limit",
+        ),
+        ("a.csv", b"text\n" + b"x" * 1_000_001, "longer than|field larger"),
+        ("a.csv", b"text,text\na,b\n", "line 1: there are two columns 'text'"),
+        ("a.csv", b"id,text,id\n1,a,2\n", "line 1: there are two columns 'id'"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": "b", "text": "c"}',
+            "line 2: no JSON .'text' occurs twice",
+        ),
+        ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "line 1: .*thousands of digits"),
+        ("a.jsonl", b'{"text": "a", "n": ' + b"[" * 500 + b"]" * 500 + b"}", "nested too deeply"),
+        ("a.jsonl", b'{"text": "' + b"x" * 8_000_000 + b'"}', "line 1: longer than 8,000,000"),
+        ("a.txt", b"x" * 1_100_000, "line 1: longer than"),
         ("a.csv", b"", "holds no text"),
         ("a.parquet", b"PAR1 nonsense", "no Parquet file"),
         ("a.parquet", b"", "no Parquet file"),
@@ -293,12 +311,75 @@ def test_what_is_not_there_is_said(tmp_path, studio):
         survey(CorpusFile(parquet))
     with pytest.raises(DataError, match="no column 'topic'"):
         survey(CorpusFile(parquet, "body", "topic"))
-    with pytest.raises(DataError, match="2 texts came with 1 labels"):
-        studio.trace_corpus(["a", "b"], labels=["x"], out=tmp_path / "x")
-    with pytest.raises(DataError, match="Text 2 is int"):
-        studio.trace_corpus(["a", 7], out=tmp_path / "x")
-    with pytest.raises(DataError, match="The corpus holds no text"):
-        studio.trace_corpus([], out=tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "sentence"),
+    [
+        (["a", "b"], ["x"], "2 texts came with 1 labels"),
+        (pd.Series(["a"]), np.array([]), "1 texts came with 0 labels"),
+        (["a", 7], None, "Text 2 is int"),
+        ([], None, "The corpus holds no text"),
+        (pd.Series([None, np.nan]), None, "The corpus holds no text"),
+        (pd.DataFrame({"text": ["a"]}), None, "got DataFrame; of a table give one column"),
+        (pa.table({"text": ["a"]}), None, "got Table; of a table give one column"),
+        ({"text": ["a"]}, None, "got dict"),
+        (["a", "b"], "ab", "Expected the labels one by one.*got str"),
+        (7, None, "Expected the texts as a list or a column, and got int"),
+        (np.array("a"), None, "Expected the texts as a list"),
+        (np.array([["a"]]), None, "Text 1 is ndarray"),
+    ],
+)
+def test_unsound_texts_are_refused_in_one_sentence(studio, tmp_path, texts, labels, sentence):
+    for ask in (partial(studio.trace_corpus, out=tmp_path / "x"), studio.evaluate):
+        with pytest.raises(DataError, match=sentence):
+            ask(texts, labels=labels)
+
+
+# A text that is missing in the middle, and a label that is.
+COLUMN = ["SELECT 1", None, "naïve 東京", "FROM users"]
+KINDS = ["sql", "gone", None, "sql"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (COLUMN, KINDS),
+        (tuple(COLUMN), iter(KINDS)),
+        ((text for text in COLUMN), (label for label in KINDS)),
+        (pd.Series(COLUMN, index=[3, 3, 1, 0]), pd.Series(KINDS, index=list("abcd"))),
+        (pd.Series(COLUMN, dtype="string"), pd.Series(KINDS, dtype="category")),
+        (pd.Series(COLUMN, dtype=object), pd.Series(["sql", "gone", pd.NaT, "sql"], dtype=object)),
+        (pd.Series(COLUMN).astype(pd.ArrowDtype(pa.string())), pd.Index(KINDS)),
+        (np.array(COLUMN, object), np.array(["sql", "gone", np.nan, "sql"], object)),
+        (np.array(["SELECT 1", " ", "naïve 東京", "FROM users"]), ["sql", "gone", pd.NA, "sql"]),
+        (pa.array(COLUMN), pa.array(KINDS).dictionary_encode()),
+        (pa.chunked_array([COLUMN[:1], COLUMN[1:]]), KINDS),
+    ],
+    ids=str,
+)
+def test_columns_of_every_library_are_what_lists_are(studio, tmp_path, texts, labels):
+    corpus = CorpusTexts(texts, labels)
+    assert [(item.text, item.label) for item in corpus] == [
+        ("SELECT 1", "sql"), ("naïve 東京", None), ("FROM users", "sql"),
+    ]  # fmt: skip
+    assert corpus.sha256() == CorpusTexts(COLUMN, KINDS).sha256()
+    assert {type(item.text) for item in corpus} == {str}
+
+
+def test_a_data_frame_is_traced_and_evaluated_as_lists_are(studio, tmp_path):
+    frame = pd.DataFrame({"text": COLUMN, "label": KINDS})
+    runs = [
+        studio.trace_corpus(texts, labels=labels, out=tmp_path / "x", run="same")
+        for texts, labels in [
+            (frame.text, frame.label),
+            (COLUMN, KINDS),
+            (iter(COLUMN), iter(KINDS)),
+        ]
+    ]
+    assert {(run.texts, run.unlabelled) for run in runs} == {(3, 1)}
+    losses = studio.evaluate(frame.text, labels=frame.label).frame
+    assert_frame_equal(losses, studio.evaluate(COLUMN, labels=KINDS).frame)
 
 
 def test_a_parquet_bomb_stops_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -311,6 +392,38 @@ def test_a_parquet_bomb_stops_before_it_is_unpacked(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="more than 50,000,000 characters"):
         survey(CorpusFile(path))
     assert pa.total_allocated_bytes() - before < 100_000_000
+
+
+def test_a_text_is_read_up_to_the_limit_that_is_stated(tmp_path):
+    text = "é\n" * 500_000
+    pd.DataFrame({"text": [text], "label": ["x"]}).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text, "label": "x"}))
+    (tmp_path / "a.txt").write_bytes(b"x" * 1_000_000 + b"\r\n")
+    for name in ("a.csv", "a.jsonl"):
+        assert [len(item.text) for item in CorpusFile(tmp_path / name, "text", "label")] == [
+            1_000_000
+        ]
+    assert survey(CorpusFile(tmp_path / "a.txt")).characters == 1_000_000
+
+
+def test_odd_parquet_files_are_refused_with_their_row(tmp_path):
+    path = tmp_path / "a.parquet"
+    twice = pa.schema([("text", pa.string()), ("text", pa.string())])
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], schema=twice), path)
+    with pytest.raises(DataError, match=r"a\.parquet: there are two columns 'text'"):
+        survey(CorpusFile(path))
+    pq.write_table(pa.table({"text": pa.array([b"ok", b"\xff"]).view(pa.string())}), path)
+    with pytest.raises(DataError, match="row 2: the cell of 'text' cannot be read"):
+        survey(CorpusFile(path))
+    days = pa.array([0, 10**15]).cast(pa.timestamp("ms"))
+    pq.write_table(pa.table({"text": ["a", "b"], "day": days}), path)
+    with pytest.raises(DataError, match="row 2: the cell of 'day' cannot be read"):
+        survey(CorpusFile(path, "text", "day"))
+
+
+def test_columns_without_a_name_may_be_many(tmp_path):
+    (tmp_path / "a.csv").write_text("text,,\na,,\n")
+    assert survey(CorpusFile(tmp_path / "a.csv")).texts == 1
 
 
 def test_nan_labels_are_no_labels(tmp_path):
