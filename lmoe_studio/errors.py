@@ -58,25 +58,31 @@ class ContextLengthError(TextError):
         tokens: how many tokens the text has.
         limit: how many the model can read.
         new_tokens: how many more were to be written.
+        count: the number of tokens in words: "1,234", or "at least 1,234" where the text is so long
+            that it was not tokenised.
     """
 
-    def __init__(self, tokens: int, limit: int, new_tokens: int = 0) -> None:
+    def __init__(
+        self, tokens: int, limit: int, new_tokens: int = 0, *, at_least: bool = False
+    ) -> None:
+        count = f"at least {tokens:,}" if at_least else f"{tokens:,}"
         if new_tokens:
             room = limit - tokens
             less = f"ask for at most {room:,} new ones, or shorten it" if room > 0 else "shorten it"
             message = (
-                f"The prompt has {tokens:,} tokens and {new_tokens:,} more are to be written, "
+                f"The prompt has {count} tokens and {new_tokens:,} more are to be written, "
                 f"together more than the {limit:,} that this model reads; {less}."
             )
         else:
             message = (
-                f"The text has {tokens:,} tokens and this model reads at most {limit:,}; "
+                f"The text has {count} tokens and this model reads at most {limit:,}; "
                 f"shorten it, or ask for it to be cut to the first {limit:,} tokens."
             )
         super().__init__(message)
         self.new_tokens = new_tokens
         self.tokens = tokens
         self.limit = limit
+        self.count = count
 
 
 class ConfigError(LMoEError):

@@ -22,7 +22,6 @@ from lmoe_studio.config import Quantize
 from lmoe_studio.errors import (
     BaseMismatchError,
     ConfigError,
-    ContextLengthError,
     PlanError,
     TextError,
 )
@@ -47,6 +46,7 @@ from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
 from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
 from lmoe_studio.tracing.records import RoutingTrace
+from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 
 
@@ -69,6 +69,7 @@ class Studio:
         self.tokenizer = base.tokenizer
         self._texts = TokenTexts(base.tokenizer)
         self.context_length = base.context_length
+        self._ids = TokenIds(base.tokenizer, base.context_length)
         self.model = MixtureModel(over_same_weights(base.model), bank).eval()
         self._one_at_a_time = Turns()
         self._author = Author(
@@ -203,7 +204,7 @@ class Studio:
         if plan is not None:
             self._author.check(plan)
         tracer = CorpusTracer(
-            self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
+            self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
         with self._live_experts():
             return tracer.run(
@@ -253,7 +254,7 @@ class Studio:
         for plan in (plans or {}).values():
             self._author.check(plan)
         evaluator = CorpusEvaluator(
-            self.model, self._texts, self._encode, self.context_length, self._one_at_a_time
+            self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
         with self._live_experts():
             return evaluator.run(
@@ -474,14 +475,13 @@ class Studio:
     def _read(self, text: str, max_tokens: int | None) -> list[int]:
         if not text.strip():
             raise TextError("The text is blank; type or paste something to trace.")
-        ids = self._encode(text)[:max_tokens]
-        if len(ids) > self.context_length:
-            raise ContextLengthError(len(ids), self.context_length)
-        return ids
+        if max_tokens is None or max_tokens > self.context_length:
+            return self._ids.whole(text)
+        return self._ids.first(text, max_tokens)
 
-    def _encode(self, text: str) -> list[int]:
-        clean = text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
-        return list(self.tokenizer(clean)["input_ids"])
+    def _encode_cut(self, text: str) -> list[int]:
+        """One token more than the model reads where there are more, so that a cut is seen."""
+        return self._ids.first(text, self.context_length + 1)
 
 
 def _same_base(

@@ -26,6 +26,7 @@ from lmoe_studio.mixture import FOLDED, MixtureModel
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.recording import Recording
+from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 
 StopSignal = threading.Event | Callable[[], bool] | None
@@ -50,6 +51,7 @@ class Author:
         self._tokenizer = tokenizer
         self._texts = texts
         self._context_length = context_length
+        self._ids = TokenIds(tokenizer, context_length)
         self._turns = turns
 
     def write(
@@ -63,10 +65,8 @@ class Author:
         if self._model.folded is not None and any(plans):
             raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
-        ids = self._read_prompt(prompt, chat=settings.chat)
+        ids = self._read_prompt(prompt, chat=settings.chat, new_tokens=settings.max_new_tokens)
         length = len(ids) + settings.max_new_tokens
-        if length > self._context_length:
-            raise ContextLengthError(len(ids), self._context_length, settings.max_new_tokens)
         for plan in plans:
             if isinstance(plan, RoutingPlan):
                 self.check(plan, length=length, new_tokens=settings.max_new_tokens)
@@ -133,7 +133,7 @@ class Author:
     ) -> dict[str, float]:
         """Log-probability of a reference text after the prompt, under each plan."""
         before = self._read_prompt(prompt, chat=chat)
-        after = self._encode(reference, special=False)
+        after = self._ids.whole(reference, special=False)
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
         scores = score_continuation(
@@ -150,27 +150,20 @@ class Author:
         listed = found if isinstance(found, list) else [found]
         return frozenset(int(one) for one in listed if one is not None)
 
-    def _read_prompt(self, prompt: str, *, chat: bool) -> list[int]:
+    def _read_prompt(self, prompt: str, *, chat: bool, new_tokens: int = 0) -> list[int]:
         if not prompt.strip():
             raise TextError("The prompt is blank; type or paste something to continue.")
         if not chat:
-            return self._encode(prompt, special=True)
+            return self._ids.whole(prompt, new_tokens=new_tokens)
         if not self._tokenizer.chat_template:
             raise TextError(
                 f"{self._model.bank.base.id} has no chat template; continue the prompt as raw text."
             )
-        messages = [{"role": "user", "content": _clean(prompt)}]
+        messages = [{"role": "user", "content": prompt}]
         text = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
-        return self._encode(str(text), special=False)
-
-    def _encode(self, text: str, *, special: bool) -> list[int]:
-        return list(self._tokenizer(_clean(text), add_special_tokens=special)["input_ids"])
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate stops the tokenizer
+        return self._ids.whole(str(text), new_tokens=new_tokens, special=False)
 
 
 def _asked(signal: StopSignal) -> Callable[[], bool]:

@@ -4,17 +4,18 @@ Gradio checks no Host, so a web page elsewhere could reach a Studio on this mach
 rebinding, and its CORS answers trust every port of localhost. The guard stands in front.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lmoe_studio.ui.request_body import TOO_MUCH, announces_more, counted, most_bytes
+
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-MOST_BODY_BYTES = 2 * 2**20
-"""Of a request that is not an upload; a text that long reaches no model anyway."""
 
 _CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -27,6 +28,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
 }
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOGIN = frozenset({"/login", "/login/"})
 
 
 class Guard:
@@ -36,12 +38,22 @@ class Guard:
         app: what it guards.
         hosts: host names the app answers to.
         any_address: also answer to a bare IP address, which no DNS name can be rebound to.
+        is_known: whether a request comes from someone who is logged in, or need not be; of the
+            others' requests nothing is read but a login.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], any_address: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        any_address: bool,
+        is_known: Callable[[HTTPConnection], bool],
+    ) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._any_address = any_address
+        self._is_known = is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -55,7 +67,7 @@ class Guard:
             await send(message)
 
         if status == 200:
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, counted(receive, most_bytes(scope)), send_guarded)
         elif scope["type"] == "http":
             await PlainTextResponse(reason, status)(scope, receive, send_guarded)
         else:
@@ -72,8 +84,10 @@ class Guard:
         unsafe = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
         if unsafe and headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
             return 403, "Requests from other sites are refused."
-        if not scope["path"].endswith("/upload") and _body_bytes(headers) > MOST_BODY_BYTES:
-            return 413, "That is more text than the Studio takes in one request."
+        if unsafe and scope["path"] not in _LOGIN and not self._is_known(HTTPConnection(scope)):
+            return 401, "Log in first."
+        if announces_more(headers, most_bytes(scope)):
+            return 413, TOO_MUCH
         return 200, ""
 
     def _knows(self, host: str) -> bool:
@@ -82,11 +96,6 @@ class Guard:
         except ValueError:
             return False
         return name in self._hosts or (self._any_address and _is_address(name))
-
-
-def _body_bytes(headers: Headers) -> int:
-    length = headers.get("content-length", "0")
-    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _is_address(name: str) -> bool:

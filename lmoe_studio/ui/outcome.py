@@ -36,7 +36,7 @@ def trace_text(state: SourceState, text: str, *, max_tokens: int | None = None) 
     except ContextLengthError as error:
         advice = "Shorten it, or trace only its beginning."
         sentence = (
-            f"The text has {error.tokens:,} tokens and this model reads at most {error.limit:,}. "
+            f"The text has {error.count} tokens and this model reads at most {error.limit:,}. "
         )
         return _refused("The text is too long", sentence + advice, cut_to=error.limit)
     except TextError as error:

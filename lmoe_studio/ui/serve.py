@@ -6,12 +6,14 @@ from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.asset_files import drawn_styles, page_script, read_asset
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS, Guard
 from lmoe_studio.ui.layout import build_app
 from lmoe_studio.ui.password import PasswordCheck
+from lmoe_studio.ui.request_body import MOST_FILE_BYTES, refuse_half_character
 from lmoe_studio.ui.source import StudioSource
 from lmoe_studio.ui.theme import build_theme
 
@@ -35,13 +37,21 @@ def serve(
     """
     app = build_app(source, jobs, data_folder=data_folder)
     app.queue(default_concurrency_limit=8, max_size=_MOST_WAITING)
-    guard = Middleware(Guard, hosts=_hosts(host, allowed_hosts), any_address=host in _WILDCARDS)
+    guard = Middleware(
+        Guard,
+        hosts=_hosts(host, allowed_hosts),
+        any_address=host in _WILDCARDS,
+        is_known=lambda request: not password or _has_session(app, request),
+    )
     app.launch(
         server_name=host,
         server_port=port,
         auth=PasswordCheck(password) if password else None,
         auth_message="Any user name will do; it keeps your traces apart from those of others.",
-        app_kwargs={"middleware": [guard]},
+        app_kwargs={
+            "middleware": [guard],
+            "exception_handlers": {UnicodeEncodeError: refuse_half_character},
+        },
         theme=build_theme(),
         css=read_asset("page.css", "analyse.css", "train.css"),
         head=f"<style>{drawn_styles()}</style><script>{page_script()}</script>",
@@ -57,10 +67,16 @@ def serve(
         pwa=False,
         mcp_server=False,
         strict_cors=True,
-        max_file_size="64mb",
+        max_file_size=MOST_FILE_BYTES,
         allowed_paths=[],
     )
     return app
+
+
+def _has_session(page: gr.Blocks, request: HTTPConnection) -> bool:
+    """Whether Gradio knows the request's cookie, which a login gave."""
+    names = (f"access-token-{page.app.cookie_id}", f"access-token-unsecure-{page.app.cookie_id}")
+    return any(request.cookies.get(name) in page.app.tokens for name in names)
 
 
 def _hosts(host: str, allowed_hosts: Sequence[str]) -> set[str]:

@@ -1,0 +1,56 @@
+"""TokenIds: texts become token ids, and no more of a text is tokenised than a model can read."""
+
+from functools import cached_property
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from lmoe_studio.errors import ContextLengthError
+
+_COUNTED = 100_000
+"""Characters that are tokenised in no time, so that the tokens of a text that long are counted."""
+
+
+class TokenIds:
+    """Encodes texts for one model; lone surrogates, which stop a tokenizer, are replaced.
+
+    A token stands for no more characters than the longest of the vocabulary has. So the length of a
+    text says how many tokens it has at least, and one of many megabytes need not be tokenised.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+
+    def whole(self, text: str, *, new_tokens: int = 0, special: bool = True) -> list[int]:
+        """All tokens of a text.
+
+        Args:
+            text: the text.
+            new_tokens: how many more are to be written after it.
+            special: with the tokens that the tokenizer puts around a text.
+
+        Raises:
+            ContextLengthError: together they are more than the model reads.
+        """
+        limit = self._context_length
+        if len(text) > max(_COUNTED, limit * self._longest):
+            least = -(-len(text) // self._longest)
+            raise ContextLengthError(least, limit, new_tokens, at_least=True)
+        ids = self._encode(text, special=special)
+        if len(ids) + new_tokens > limit:
+            raise ContextLengthError(len(ids), limit, new_tokens)
+        return ids
+
+    def first(self, text: str, count: int) -> list[int]:
+        """The first tokens of a text, however long it is."""
+        most = max(_COUNTED, count * self._longest)
+        return self._encode(text[:most], special=True)[:count]
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        clean = text.encode("utf-8", "replace").decode()
+        return list(self._tokenizer(clean, add_special_tokens=special)["input_ids"])
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token; those of a byte-level vocabulary have one a byte."""
+        return max(map(len, self._tokenizer.get_vocab()), default=1)
