@@ -38,6 +38,8 @@ class RoutingLike(Protocol):
     @property
     def router_probs(self) -> NDArray[Any]: ...
     @property
+    def router_weights(self) -> NDArray[Any]: ...
+    @property
     def routing_weights(self) -> NDArray[Any]: ...
     @property
     def overridden(self) -> NDArray[Any]: ...
@@ -72,9 +74,10 @@ def routing_frame(
         run (str), sequence (int64: place among `traces`), position (int32), phase (category:
         prompt, generated), token_id (int32), token (str), special (bool: one of the tokenizer's
         special tokens), layer (int16), module (category; only with a router for each module),
-        expert (category, in the bank's order), logit, prob, weight (float32: the router's score,
-        its probability, what was applied), overridden (bool: a plan changed this cell),
-        contribution (float32; only where it was recorded).
+        expert (category, in the bank's order), logit, prob, router_weight, weight (float32: the
+        router's score, its probability, the weight it makes of that alone, what was applied),
+        overridden (bool: a plan changed this cell), contribution (float32; only where it was
+        recorded).
     """
     frames = [
         _routing_rows(trace, sequence, special_tokens)
@@ -161,6 +164,7 @@ def _routing_rows(trace: RoutingLike, sequence: int, special_tokens: bool) -> pd
     )
     columns["logit"] = trace.router_logits.ravel()
     columns["prob"] = trace.router_probs.ravel()
+    columns["router_weight"] = trace.router_weights.ravel()
     columns["weight"] = trace.routing_weights.ravel()
     columns["overridden"] = trace.overridden.ravel()
     if trace.contributions is not None:

@@ -43,8 +43,9 @@ def made_up_trace(tokens: int, layers: int, experts: int) -> RoutingTrace:
         run="run", bank="made-up", base="made-up", experts=tuple(f"e{i}" for i in range(experts)),
         site_layers=tuple(range(layers)), site_modules=None, token_ids=ints,
         tokens=tuple(f" word{i % 97}" for i in range(tokens)), generated=floats > 0,
-        special=floats > 0, router_logits=weights, router_probs=weights, routing_weights=weights,
-        overridden=weights > 2, logprobs=floats, ranks=ints, entropies=floats,
+        special=floats > 0, router_logits=weights, router_probs=weights, router_weights=weights,
+        routing_weights=weights, overridden=weights > 2, logprobs=floats, ranks=ints,
+        entropies=floats,
         alternative_ids=ints[:, None], alternative_logprobs=floats[:, None],
         alternative_tokens=tuple(("",) for _ in range(tokens)), contributions=weights,
     )  # fmt: skip

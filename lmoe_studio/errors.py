@@ -3,7 +3,8 @@
 LMoEError                 catch this to catch them all
 ├── BaseModelError        the base model cannot be had or is of a kind we cannot route
 ├── BankError             no such bank, or its folder is damaged
-│   └── BaseMismatchError the bank was made for another base model
+│   ├── BaseMismatchError the bank was made for another base model
+│   └── BankMismatchError a trace was made with another bank
 ├── AdapterError          a LoRA adapter cannot become an expert
 ├── PlanError             a routing plan asks for something this bank cannot do
 ├── TextError             nothing to run on
@@ -37,6 +38,10 @@ class BankError(LMoEError):
 
 class BaseMismatchError(BankError):
     """The bank was made for another base model."""
+
+
+class BankMismatchError(BankError):
+    """A trace was made with another bank, or with this one under another router."""
 
 
 class AdapterError(LMoEError):

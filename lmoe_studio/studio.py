@@ -44,8 +44,9 @@ from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
 from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
 from lmoe_studio.tracing.corpus_parts import CorpusRun
+from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
 from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
-from lmoe_studio.tracing.records import RoutingTrace
+from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -155,6 +156,35 @@ class Studio:
                 contributions=contributions,
             )
 
+    def preview(self, trace: RoutingTrace, plan: RoutingPlan) -> FloatArray:
+        """The weights that a plan would make of what the routers said in a trace; nothing is run.
+
+            studio.preview(studio.trace(text), plan).mean(axis=0)  # by layer and expert
+
+        Where the trace was made under this very plan, these are the weights that ran. In a run under
+        another one later layers see other hidden states, and the text may go on otherwise.
+
+        Args:
+            trace: made with this bank, of a text that was read or written.
+            plan: takes the place of the plan that the trace was made under, if any.
+
+        Returns:
+            `[position, site, expert]`, like the trace's `routing_weights`.
+
+        Raises:
+            BankMismatchError: another bank or router made the trace.
+            PlanError: the plan does not fit this bank.
+        """
+        refuse_foreign(trace, self.model)
+        self._author.check(plan)
+        return preview_weights(
+            trace,
+            plan,
+            router=self.bank.router,
+            num_layers=self.model.num_layers,
+            texts=self._texts,
+        )
+
     def trace_corpus(
         self,
         corpus: Path | str | Iterable[str],
@@ -190,7 +220,7 @@ class Studio:
             plan: what to change about the routing, in every text.
             max_tokens: cut longer texts to this; to what the model can read they are cut anyway.
             contributions: also keep how much each expert added.
-            scores: also keep the routers' logits and probabilities.
+            scores: also keep the routers' logits, probabilities and, under a plan, own weights.
             on_progress: hears after each batch how far the run is.
             should_stop: asked before each batch; a run that is stopped keeps its finished parts.
 

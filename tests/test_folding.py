@@ -44,7 +44,7 @@ def test_a_folded_trace_equals_that_of_the_live_plan(router, composition, plan):
     with studio.fold(plan):
         found = studio.trace("SELECT a")
     assert found.plan == live.plan
-    for name in ("routing_weights", "router_logits", "router_probs", "logprobs"):
+    for name in ("routing_weights", "router_weights", "router_logits", "router_probs", "logprobs"):
         np.testing.assert_allclose(getattr(found, name), getattr(live, name), **ONE_PASS)
     np.testing.assert_array_equal(found.overridden, live.overridden)
 

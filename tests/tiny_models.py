@@ -22,6 +22,7 @@ from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture import Site
 from lmoe_studio.studio import Studio
+from lmoe_studio.tracing.records import RoutingTrace
 
 NAMES = ("sql", "prose", "math", "french", "drama", "python", "recipes", "spanish")
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -55,6 +56,15 @@ def make_tiny_studio(**options) -> Studio:
     model = make_tiny_base()
     bank = make_bank(model, **options)
     return Studio(BaseModel(model, make_tiny_tokenizer(), bank.base), bank)
+
+
+def sites_before_attention(trace: RoutingTrace) -> list[int]:
+    """The sites that read the embeddings, so that no plan changes what their routers say."""
+    modules = trace.site_modules or ["q_proj"] * len(trace.site_layers)
+    return [
+        site for site, layer in enumerate(trace.site_layers)
+        if layer == 0 and modules[site].endswith(("q_proj", "k_proj", "v_proj"))
+    ]  # fmt: skip
 
 
 def make_bank(

@@ -60,7 +60,7 @@ def _trace(
         str | None, typer.Option(help="Name of the run, to keep several in one folder.")
     ] = None,
     scores: Annotated[
-        bool, typer.Option("--scores", help="With --data: also keep logits and probabilities.")
+        bool, typer.Option("--scores", help="With --data: also keep what the routers said.")
     ] = False,
     device: Device = "auto",
     quantize: Quantize = None,

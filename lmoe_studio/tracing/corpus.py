@@ -55,7 +55,14 @@ class CorpusOptions:
     contributions: bool = False
     """Also keep how much each expert added."""
     scores: bool = False
-    """Also keep the routers' logits and probabilities, beside the weights that were applied."""
+    """Also keep the routers' logits, probabilities and, under a plan, own weights."""
+
+    @property
+    def dropped(self) -> list[str]:
+        """Columns of the routing frame that are not kept."""
+        if not self.scores:
+            return ["logit", "prob", "router_weight"]
+        return [] if self.plan else ["router_weight"]  # without a plan it is the weight
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ class CorpusTracer:
                     tell(within)
                 counts = _counts(rows)
                 if counts.tokens:
-                    write_part(path, _table(rows, traced, options.scores), counts)
+                    write_part(path, _table(rows, traced, options.dropped), counts)
             done = done.plus(counts)
             tell(done)
         if not done.tokens:
@@ -241,6 +248,7 @@ class _TracedText:
     special: NDArray[np.bool_]
     router_logits: FloatArray
     router_probs: FloatArray
+    router_weights: FloatArray
     routing_weights: FloatArray
     overridden: NDArray[np.bool_]
     contributions: FloatArray | None = None
@@ -256,15 +264,14 @@ def _counts(rows: list[_Row]) -> PartCounts:
     )
 
 
-def _table(rows: list[_Row], traced: dict[int, _TracedText], scores: bool) -> pa.Table:
+def _table(rows: list[_Row], traced: dict[int, _TracedText], dropped: list[str]) -> pa.Table:
     """The routing frame of a part and its labels; `run` is in the folder's name."""
     kept = [row for row in rows if row.ids]
     frame = routing_frame([traced[row.sequence] for row in kept])
     each = len(frame) // sum(len(row.ids) for row in kept)  # rows of a token
     cells = [len(row.ids) * each for row in kept]
     frame["sequence"] = np.repeat([row.sequence for row in kept], cells)
-    dropped = ["run"] if scores else ["run", "logit", "prob"]
-    table = pa.Table.from_pandas(frame.drop(columns=dropped), preserve_index=False)
+    table = pa.Table.from_pandas(frame.drop(columns=["run", *dropped]), preserve_index=False)
     place = table.column_names.index("token")
     table = table.set_column(place, "token", table.column("token").dictionary_encode())
     labels = pa.array([row.label for row in kept], pa.string()).dictionary_encode()
@@ -274,11 +281,12 @@ def _table(rows: list[_Row], traced: dict[int, _TracedText], scores: bool) -> pa
 
 def _arrays(routing: RoutingRecord, options: CorpusOptions) -> dict[str, NDArray[Any] | None]:
     changed = routing.weights != routing.router_weights
-    unread = routing.weights  # the columns are dropped again
+    weights = _array(routing.weights)  # also stands for columns that are dropped again
     return {
-        "router_logits": _array(routing.logits if options.scores else unread),
-        "router_probs": _array(routing.probs if options.scores else unread),
-        "routing_weights": _array(routing.weights),
+        "router_logits": _array(routing.logits) if options.scores else weights,
+        "router_probs": _array(routing.probs) if options.scores else weights,
+        "router_weights": _array(routing.router_weights) if options.scores else weights,
+        "routing_weights": weights,
         "overridden": changed.cpu().numpy(),
         "contributions": None if routing.contributions is None else _array(routing.contributions),
     }

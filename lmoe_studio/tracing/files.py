@@ -1,7 +1,7 @@
 """Save and load a trace: one Parquet or safetensors file that reads back equal.
 
-The Parquet file is the tidy routing frame, ready for `pandas.read_parquet`; what a frame has no
-columns for stands in its metadata.
+The Parquet file is the tidy routing frame, ready for `pandas.read_parquet`, without `router_weight`
+where no plan changed anything; what a frame has no columns for stands in its metadata.
 """
 
 import json
@@ -12,23 +12,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from analysis.frames import routing_frame
 from lmoe_studio.errors import StorageError
 from lmoe_studio.plain_data import read_json
-from lmoe_studio.tracing.records import RoutingTrace
+from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 
 _KEY = "lmoe_trace"
 _CELLS = {
     "router_logits": "logit",
     "router_probs": "prob",
+    "router_weights": "router_weight",
     "routing_weights": "weight",
     "overridden": "overridden",
     "contributions": "contribution",
 }
 """Fields that the routing frame holds, and its columns for them."""
+_OWN = "router_weights"
+"""Left out where no plan changed anything: then they are the routing weights."""
 
 
 def save_trace(trace: RoutingTrace, path: Path | str) -> Path:
@@ -68,6 +72,8 @@ def load_trace(path: Path | str) -> RoutingTrace:
 
 def _save_parquet(trace: RoutingTrace, path: Path) -> None:
     table = pa.Table.from_pandas(routing_frame(trace), preserve_index=False)
+    if not trace.overridden.any():
+        table = table.drop_columns(_CELLS[_OWN])
     arrays = {n: _as_json(a) for n, a in _arrays(trace).items() if n not in _CELLS}
     header = json.dumps({**_plain(trace), "arrays": arrays})
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: header})
@@ -99,11 +105,31 @@ def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
     for name in ("experts", "site_layers", "site_modules", "tokens"):
         plain[name] = None if plain[name] is None else tuple(plain[name])
     plain["alternative_tokens"] = tuple(tuple(row) for row in plain["alternative_tokens"])
+    if _OWN not in arrays:
+        arrays[_OWN] = _own_weights(*(arrays[n] for n in (
+            "routing_weights", "router_probs", "overridden")))  # fmt: skip
     return RoutingTrace(**plain, **arrays)
+
+
+def _own_weights(
+    weights: FloatArray, probs: FloatArray, overridden: NDArray[np.bool_]
+) -> FloatArray:
+    """The router's own weights, as far as a file without them tells; NaN where it does not.
+
+    Where a plan changed nothing they are the weights. Where it did they are the probabilities,
+    provided that the router keeps all of them: one token that was left alone shows that.
+    """
+    if not overridden.any():
+        return weights
+    alone = ~overridden.any(axis=-1)
+    keeps_all = (alone & ((weights == probs) & (probs > 0)).all(axis=-1)).any()
+    return np.where(overridden, probs if keeps_all else np.float32(np.nan), weights)
 
 
 def _arrays(trace: RoutingTrace) -> dict[str, np.ndarray[Any, Any]]:
     values = {item.name: getattr(trace, item.name) for item in fields(trace)}
+    if not trace.overridden.any():
+        del values[_OWN]
     return {n: np.ascontiguousarray(v) for n, v in values.items() if isinstance(v, np.ndarray)}
 
 

@@ -116,7 +116,8 @@ def make_trace(
     """
     modules = [site.module for site in model.sites if site.module]
     special = np.isin(np.array(ids), texts.special_ids)
-    changed = routing.weights[0] != routing.router_weights[0]
+    overridden = (routing.weights[0] != routing.router_weights[0]).cpu().numpy()
+    weights = _array(routing.weights[0])
     return RoutingTrace(
         run=uuid.uuid4().hex[:12],
         bank=model.bank.name,
@@ -130,8 +131,9 @@ def make_trace(
         special=special,
         router_logits=_array(routing.logits[0]),
         router_probs=_array(routing.probs[0]),
-        routing_weights=_array(routing.weights[0]),
-        overridden=changed.cpu().numpy(),
+        router_weights=_array(routing.router_weights[0]) if overridden.any() else weights,
+        routing_weights=weights,
+        overridden=overridden,
         contributions=None if routing.contributions is None else _array(routing.contributions[0]),
         logprobs=scores.logprobs,
         ranks=scores.ranks,
@@ -141,6 +143,7 @@ def make_trace(
         alternative_tokens=tuple(
             tuple(map(texts.alone, row)) for row in scores.alternative_ids.tolist()
         ),
+        router=model.bank.router.model_dump_json(),
         plan=plan.to_json() if isinstance(plan, RoutingPlan) and plan else None,
         seed=seed,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},

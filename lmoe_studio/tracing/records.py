@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+_CELLS = ("router_logits", "router_probs", "router_weights", "routing_weights", "overridden")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,12 @@ class RoutingTrace:
     """`[position, site, expert]`: the router's scores."""
     router_probs: FloatArray
     """`[position, site, expert]`: their softmax (or sigmoid), before top-k and plan."""
+    router_weights: FloatArray
+    """`[position, site, expert]`: the weights that the router alone makes of them, after top-k.
+
+    The same array as `routing_weights` where no plan changed anything. NaN where a plan did and
+    the file, of an earlier release, does not tell.
+    """
     routing_weights: FloatArray
     """`[position, site, expert]`: what each expert's update was multiplied by."""
     overridden: NDArray[np.bool_]
@@ -62,6 +69,8 @@ class RoutingTrace:
 
     contributions: FloatArray | None = None
     """`[position, site, expert]`: norm of the update each expert added, over a site's linears."""
+    router: str | None = None
+    """The router's settings as JSON; None in files of earlier releases."""
     plan: str | None = None
     """The routing plan as JSON; None where the router was left alone."""
     seed: int | None = None
@@ -69,7 +78,7 @@ class RoutingTrace:
 
     def __post_init__(self) -> None:
         cells = (len(self.token_ids), len(self.site_layers), len(self.experts))
-        for name in ("router_logits", "router_probs", "routing_weights", "overridden"):
+        for name in _CELLS:
             shape = getattr(self, name).shape
             assert shape == cells, f"{name} has shape {shape}, not {cells}"
 

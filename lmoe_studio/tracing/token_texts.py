@@ -39,9 +39,12 @@ class TokenTexts:
         stream = TokenStream(self)
         return tuple(stream.add(token) or (INCOMPLETE if stream.held else "") for token in ids)
 
-    def parts(self, ids: list[int]) -> list[str]:
-        """The same, with nothing for the part of a character: together they are the text."""
-        stream = TokenStream(self)
+    def parts(self, ids: list[int], *, after: list[int] | None = None) -> list[str]:
+        """The same, with nothing for the part of a character: together they are the text.
+
+        `after`: tokens that stand before the first; some tokenizers look there for a space.
+        """
+        stream = TokenStream(self, after)
         return [stream.add(token) for token in ids]
 
     def text(self, ids: list[int]) -> str:

@@ -97,8 +97,7 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
     weights = np.nan_to_num(trace.by_layer(trace.routing_weights[shown]))
     overridden, own = trace.overridden[shown], weights
     if overridden.any():
-        own = np.where(overridden, trace.router_probs[shown], trace.routing_weights[shown])
-        own = np.nan_to_num(trace.by_layer(own))
+        own = np.nan_to_num(trace.by_layer(trace.router_weights[shown]))
     scale = max(1.0, float(weights.max(initial=0)), float(own.max(initial=0)))
     strings, alternatives = _interned(trace.alternative_tokens[shown])
     logprobs = np.nan_to_num(trace.alternative_logprobs[shown], nan=-65.535, neginf=-65.535)

@@ -18,8 +18,8 @@ def make_trace(**changes):
         run="r", experts=("sql", "math"), site_layers=(0, 1), site_modules=None,
         token_ids=np.array([5, 7], np.int32), tokens=("a", "b"),
         generated=np.array([False, True]), special=np.array([True, False]),
-        router_logits=weights * 2, router_probs=weights, routing_weights=weights,
-        overridden=weights > 0.9, contributions=None,
+        router_logits=weights * 2, router_probs=weights, router_weights=weights + 1,
+        routing_weights=weights, overridden=weights > 0.9, contributions=None,
         logprobs=np.array([np.nan, -1.5], np.float32), ranks=np.array([0, 3], np.int32),
         entropies=np.array([np.nan, 2], np.float32),
     )  # fmt: skip
@@ -41,6 +41,7 @@ def test_routing_frame_has_one_tidy_row_a_cell():
             "expert": pd.Categorical(["sql", "math"] * 4, ["sql", "math"]),
             "logit": np.array([2, 0, 1, 1, 0.4, 1.6, 0.6, 1.4], np.float32),
             "prob": np.array([1, 0, 0.5, 0.5, 0.2, 0.8, 0.3, 0.7], np.float32),
+            "router_weight": np.array([2, 1, 1.5, 1.5, 1.2, 1.8, 1.3, 1.7], np.float32),
             "weight": np.array([1, 0, 0.5, 0.5, 0.2, 0.8, 0.3, 0.7], np.float32),
             "overridden": [True] + [False] * 7,
         }

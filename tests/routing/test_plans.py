@@ -12,7 +12,14 @@ from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.apply import compile_plans
 from lmoe_studio.routing.check import check_plan, plan_notes
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
-from lmoe_studio.routing.router import RouterOutput, TokenBatch, activate, keep_top_k
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.router import (
+    RouterOutput,
+    RouterSpec,
+    TokenBatch,
+    activate,
+    keep_top_k,
+)
 from lmoe_studio.routing.static import static_blends
 
 EXPERTS = ("sql", "prose", "math", "french")
@@ -108,6 +115,35 @@ def test_top_k_keeps_the_largest():
     torch.testing.assert_close(after.sum(-1), before.sum(-1))
     assert (after.argmax(-1) == before.argmax(-1)).all()
     assert torch.equal(only(Override.top_k(9)), before)
+
+
+def test_what_is_kept_of_negative_weights_is_scaled_by_their_magnitudes():
+    pin = Override.pin({"sql": 2, "math": -1, "prose": 1}, renormalise=False)
+    for kept in (Override.ban("prose"), Override.boost({"prose": 0})):
+        torch.testing.assert_close(only(pin, kept)[0, 0], torch.tensor([8 / 3, 0, -4 / 3, 0]))
+    pin = Override.pin({"sql": 2, "math": -1, "prose": 0.5}, renormalise=False)
+    torch.testing.assert_close(
+        only(pin, Override.top_k(2))[0, 0], torch.tensor([7 / 3, 0, -7 / 6, 0])
+    )
+
+
+@pytest.mark.parametrize("operation", [
+    Override.bias({"sql": 2}, tokens=[1]), Override.temperature(0.5, tokens=[1]),
+    Override.bias({"sql": 0}), Override.temperature(1),
+])  # fmt: skip
+def test_where_no_logit_changes_the_routers_weights_stay_to_the_last_bit(operation):
+    """Also those that it would not make of its logits again: a blend's, which may be negative."""
+    blend = RouterSettings(kind="blend", blend={"sql": 1.5, "math": -0.5})
+    router = router_class(blend)(RouterSpec(blend, experts=EXPERTS, d_in=1, state={}))
+    output = router(torch.zeros(ROWS, PROMPT + NEW, 1), tokens())
+    plan = RoutingPlan([operation])
+    compiled = compile_plans([plan] * ROWS, experts=EXPERTS, num_layers=LAYERS, tokens=tokens())
+    assert compiled is not None
+    weights = compiled.apply(1, output, router.gate)
+    inside = torch.zeros(PROMPT + NEW, dtype=torch.bool)
+    inside[list(operation.tokens) if operation.tokens != "all" else []] = True
+    assert torch.equal(weights[:, ~inside], output.weights[:, ~inside])
+    assert (weights[:, inside] != output.weights[:, inside]).any(dim=-1).all()
 
 
 # Order

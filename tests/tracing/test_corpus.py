@@ -58,6 +58,20 @@ def test_a_run_equals_single_traces(router, tmp_path):
     )
 
 
+def test_scores_bring_the_routers_own_weights_where_a_plan_may_have_changed_them(studio, tmp_path):
+    plan = RoutingPlan([Override.solo("sql", tokens=(0,))])
+    own = studio.trace("one text", plan=plan).router_weights
+    kept = {
+        (planned, scores): studio.trace_corpus(
+            ["one text"], out=tmp_path / f"{planned}-{scores}", scores=scores,
+            plan=plan if planned else None,
+        ).frame()
+        for planned in (False, True) for scores in (False, True)
+    }  # fmt: skip
+    assert [pair for pair, frame in kept.items() if "router_weight" in frame] == [(True, True)]
+    np.testing.assert_allclose(kept[True, True]["router_weight"], own.ravel(), atol=1e-6)
+
+
 def test_pandas_reads_the_folder_and_answers_which_expert_handles_what(studio, tmp_path):
     run = studio.trace_corpus(TEXTS, labels=LABELS, out=tmp_path / "runs")
     frame = pd.read_parquet(tmp_path / "runs")

@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_models import ROUTERS, make_tiny_studio, make_tiny_tokenizer
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tiny_models import ROUTERS, make_tiny_studio, make_tiny_tokenizer, sites_before_attention
 from tolerances import ONE_PASS
 
 from lmoe_studio.config import RouterSettings
@@ -65,13 +68,82 @@ def test_overridden_cells_are_exactly_those_the_plan_changed():
     assert make_tiny_studio().trace(TEXT).plan is None
 
 
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_a_trace_holds_what_the_router_alone_would_have_given(router):
+    studio = make_tiny_studio(router=router)
+    alone = studio.trace(TEXT)
+    assert alone.router_weights is alone.routing_weights, "one array, not two of the same"
+    first = RoutingPlan([Override.solo("sql", layers=[0])])  # what comes after it changes
+    steered = studio.trace(TEXT, plan=first)
+    sites = sites_before_attention(alone)
+    np.testing.assert_allclose(
+        steered.router_weights[:, sites], alone.routing_weights[:, sites], atol=1e-6
+    )
+    changed = steered.routing_weights != steered.router_weights
+    np.testing.assert_array_equal(steered.overridden, changed)
+
+
+SAVED = {
+    "alone": None,
+    "part": RoutingPlan([Override.solo("sql", layers=[0])]),
+    "whole": RoutingPlan([Override.solo("sql")]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+@pytest.mark.parametrize("plan", SAVED)
+@pytest.mark.parametrize("top_k", [None, 1])
+def test_a_file_of_an_earlier_release_says_of_the_routers_own_weights_what_it_knows(
+    tmp_path, monkeypatch, suffix, plan, top_k
+):
+    studio = make_tiny_studio(router=RouterSettings(top_k=top_k))
+    trace = studio.trace(TEXT, plan=SAVED[plan])
+    path = tmp_path / f"trace{suffix}"
+    save_trace(trace, path)
+    forget_own_weights(path)
+    again = load_trace(path)
+    assert dataclasses.replace(again, router_weights=trace.router_weights) == trace
+    known = ~trace.overridden
+    if plan == "alone":
+        assert again.router_weights is again.routing_weights
+    elif plan == "part" and top_k is None:  # what was left alone shows that the router keeps all
+        known = np.ones_like(known)
+    np.testing.assert_array_equal(again.router_weights[known], trace.router_weights[known])
+    assert np.isnan(again.router_weights[~known]).all(), "not guessed"
+    assert load_trace(save_trace(again, path)) == again
+
+
+def forget_own_weights(path):
+    """Makes a file what earlier releases wrote."""
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        names = [name for name in table.column_names if name != "router_weight"]
+        pq.write_table(table.select(names), path)
+        return
+    with safe_open(path, framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    arrays.pop("router_weights", None)
+    save_file(arrays, path, metadata=metadata)
+
+
+def test_a_file_holds_the_routers_own_weights_only_where_they_differ(tmp_path):
+    studio = make_tiny_studio()
+    for plan in (None, RoutingPlan([Override.solo("sql")])):
+        trace = studio.trace(TEXT, plan=plan)
+        columns = pq.read_schema(save_trace(trace, tmp_path / "trace.parquet")).names
+        assert ("router_weight" in columns) == (plan is not None)
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
 @pytest.mark.parametrize("scope", ["layer", "module"])
+@pytest.mark.parametrize("planned", [False, True])
 @pytest.mark.parametrize("contributions", [False, True])
 @pytest.mark.parametrize("alternatives", [0, 4])
-def test_a_file_reads_back_equal(tmp_path, suffix, scope, contributions, alternatives):
+def test_a_file_reads_back_equal(tmp_path, suffix, scope, planned, contributions, alternatives):
     studio = make_tiny_studio(router=RouterSettings(scope=scope))
-    trace = studio.trace(TEXT, contributions=contributions, alternatives=alternatives)
+    plan = RoutingPlan([Override.solo("sql", tokens=[1])]) if planned else None
+    trace = studio.trace(TEXT, plan=plan, contributions=contributions, alternatives=alternatives)
     again = load_trace(save_trace(trace, tmp_path / f"trace{suffix}"))
     assert again == trace
     assert again != dataclasses.replace(trace, run="another")

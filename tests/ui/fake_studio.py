@@ -217,6 +217,7 @@ def make_trace(
         special=np.array([token.startswith("<|") for token in tokens], dtype=bool),
         router_logits=logits,
         router_probs=weights,
+        router_weights=weights,
         routing_weights=weights,
         overridden=np.zeros(weights.shape, dtype=bool),
         logprobs=logprobs,

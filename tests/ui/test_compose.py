@@ -274,6 +274,19 @@ def test_a_payload_holds_the_routers_own_weights_beside_the_overridden_ones():
     assert bits.tolist() == [0, 0, 0, 0, 0, 1]
 
 
+def test_a_payload_shows_what_a_sparse_router_itself_chose():
+    trace = make_trace(["a"], layers=1, experts=("x", "y", "z"))
+    cells = np.array([[[0.88, 0.1, 0.02]], [[1, 0, 0]], [[0, 0, 1]]], np.float32)[:, None]
+    probs, own, weights = cells
+    trace = replace(
+        trace, router_probs=probs, router_weights=own, routing_weights=weights,
+        overridden=weights != own,
+    )  # fmt: skip
+    payload = trace_payload(trace, key="")
+    assert list(b64decode(payload["own"])) == [255, 0, 0]
+    assert list(b64decode(payload["weights"])) == [0, 0, 255]
+
+
 def test_a_run_that_nobody_looks_at_ends():
     book = RunBook(patience=0.05)
     with book.running("ann") as (key, stop):
