@@ -69,7 +69,7 @@ def test_scores_bring_the_routers_own_weights_where_a_plan_may_have_changed_them
         for planned in (False, True) for scores in (False, True)
     }  # fmt: skip
     assert [pair for pair, frame in kept.items() if "router_weight" in frame] == [(True, True)]
-    np.testing.assert_allclose(kept[True, True]["router_weight"], own.ravel(), atol=1e-6)
+    np.testing.assert_allclose(kept[True, True]["router_weight"], own.ravel(), **ONE_PASS)
 
 
 def test_pandas_reads_the_folder_and_answers_which_expert_handles_what(studio, tmp_path):
