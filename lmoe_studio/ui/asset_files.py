@@ -3,6 +3,8 @@
 from importlib.resources import files
 
 PAGE_SCRIPTS = (
+    "studio.js",
+    "kept.js",
     "view.js",
     "preview.js",
     "tokens.js",
@@ -19,6 +21,7 @@ PAGE_SCRIPTS = (
 """What the scripts of drawn components share."""
 
 DRAWN_SCRIPTS = (
+    "facts",
     "workbench",
     "composer",
     "picker",
@@ -34,6 +37,7 @@ DRAWN_SCRIPTS = (
 
 
 DRAWN_STYLES = {
+    "facts": (),
     "workbench": ("workbench.css",),
     "comparison": ("workbench.css", "comparison.css"),
     "composer": ("composer.css",),

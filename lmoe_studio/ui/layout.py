@@ -7,6 +7,7 @@ import gradio as gr
 
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.components.facts import build_facts, facts_of
 from lmoe_studio.ui.page import Follower, Page, kept
 from lmoe_studio.ui.sidebar import Sidebar, build_sidebar
 from lmoe_studio.ui.source import SourceState, StudioSource
@@ -53,6 +54,7 @@ def build_app(
             for tab in TABS
             for name, default in getattr(tab, "KEPT", {}).items()
         }
+        facts = build_facts(elem_id="facts")
         page = Page(
             app, source, TraceStore(), status, remembered, JobWatch(jobs or Jobs()), training,
             beat=gr.Timer(_BEAT_SECONDS), bell=gr.Textbox("", visible=False),
@@ -64,42 +66,50 @@ def build_app(
             for tab in TABS:
                 with gr.Tab(tab.TITLE):
                     followers.append(tab.build(page))
-        _follow_source(page, sidebar, followers)
+        _follow_source(page, sidebar, facts, followers)
     return app
 
 
-def _follow_source(page: Page, sidebar: Sidebar, followers: list[Follower]) -> None:
-    """Poll often while something loads; otherwise look now and then what other pages have done."""
+def _follow_source(page: Page, sidebar: Sidebar, facts: gr.HTML, followers: list[Follower]) -> None:
+    """Look again and again what there is, and tell the page when it is something else.
+
+    What looks writes to nothing but the facts and the version, which are always there. A new
+    version is what changes the rest.
+    """
     timer = gr.Timer(_POLL_SECONDS, active=False)
-    seen = gr.State((-1, ()))
-    outputs = [seen, timer, page.status, *(part for each in followers for part in each.outputs)]
-    bank = outputs.index(sidebar.bank)
+    version = gr.Textbox("", visible=False)
+    seen = [facts, version]
 
-    def _on_look(known: tuple[int, tuple[str, ...]]) -> Any:
-        state, banks = page.source.state, tuple(page.source.banks())
-        shown: list[Any] = [gr.skip()] * len(outputs)
-        if state.version != known[0]:
-            values = [value for each in followers for value in each.show(state)]
-            shown = [gr.skip(), gr.update(active=state.is_loading), status_of(state), *values]
-        elif banks != known[1]:  # a job has made one
-            shown[bank] = gr.update(choices=banks)
-        shown[0] = (state.version, banks)
-        return shown
+    def _on_look(known: object, request: gr.Request) -> list[Any]:
+        source = page.source
+        now = facts_of(
+            source.state, asker=request.session_hash or "", bases=source.bases(),
+            banks=source.banks(), files=page.places().files(),
+        )  # fmt: skip
+        return [gr.skip() if known == now else now, str(source.state.version)]
 
-    def _on_open() -> Any:
-        return _on_look((-1, ()))
+    def _on_load(bank: object, known: object, request: gr.Request) -> list[Any]:
+        if isinstance(bank, str) and bank.strip():
+            page.source.start(bank.strip(), request.session_hash or "")
+        return _on_look(known, request)
 
-    def _on_load(bank: str | None) -> Any:
-        if bank and bank.strip():
-            page.source.start(bank.strip())
-        return _on_open()
+    def _on_version() -> list[Any]:
+        state = page.source.state
+        values = [value for each in followers for value in each.show(state)]
+        return [gr.update(active=state.is_loading), status_of(state), *values]
+
+    def _on_facts() -> Any:
+        return gr.update(choices=page.source.banks())
 
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.app.load(_on_open, None, outputs, **quiet)
+    page.app.load(_on_look, facts, seen, **quiet)
     for clock in (timer, page.beat):
-        clock.tick(_on_look, seen, outputs, **quiet)
-    page.bell.change(_on_open, None, outputs, **quiet)
-    sidebar.load.click(_on_load, sidebar.bank, outputs, **quiet)
+        clock.tick(_on_look, facts, seen, **quiet)
+    page.bell.change(_on_look, facts, seen, **quiet)
+    sidebar.load.click(_on_load, [sidebar.bank, facts], seen, **quiet)
+    outputs = [timer, page.status, *(part for each in followers for part in each.outputs)]
+    version.change(_on_version, None, outputs, **quiet)
+    facts.change(_on_facts, None, sidebar.bank, **quiet)
 
 
 def status_of(state: SourceState) -> str:

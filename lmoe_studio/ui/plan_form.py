@@ -22,23 +22,34 @@ class PlanForm:
     """The composer's name for the plan; it knows a text's plan again by it."""
 
 
-def read_form(value: object) -> PlanForm:
-    """What a browser says its composer holds; None stands for one that was never opened.
+def read_form(value: object, *, bank: str | None = None) -> PlanForm:
+    """What a browser says its composer holds, to be used with the bank of that name.
 
     Raises:
-        PlanError: the plan is not sound, or something typed in it cannot be read.
+        PlanError: nothing has come, so that a plan might be passed over; the plan is not sound, is
+            for another bank, or something typed in it cannot be read.
     """
-    if value is None:
-        return PlanForm(RoutingPlan(), "")
     if not isinstance(value, dict):
         raise PlanError("The plan did not arrive whole; reload the page and try again.")
     problem = value.get("problem")
     if isinstance(problem, str) and problem:
         raise PlanError(clean(problem[:_MOST_PROBLEM]))
+    plan = read_overrides(value.get("overrides", []))
+    if plan:
+        _check_bank(value, bank)
     signature = value.get("signature")
-    return PlanForm(
-        read_overrides(value.get("overrides", [])),
-        clean(signature[:_MOST_SIGNATURE]) if isinstance(signature, str) else "",
+    return PlanForm(plan, clean(signature[:_MOST_SIGNATURE]) if isinstance(signature, str) else "")
+
+
+def _check_bank(value: dict[Any, Any], bank: str | None) -> None:
+    """Whether what a browser sent was made while the bank of that name was loaded."""
+    made_for = value.get("bank")
+    if bank is None or made_for == clean(bank):
+        return
+    other = f"'{clean(made_for[:_MOST_PROBLEM])}'" if isinstance(made_for, str) else "another bank"
+    raise PlanError(
+        f"This plan was made for {other}, and '{clean(bank)}' has been loaded since; look at the plan "
+        "again, then try once more."
     )
 
 
@@ -73,10 +84,18 @@ def read_plan_text(text: str, *, source: str = "The plan") -> RoutingPlan:
     return RoutingPlan.from_json(text, source=source)
 
 
-def read_picks(value: object) -> tuple[RoutingPlan, RoutingPlan]:
-    """Plan A and plan B as a browser picked them. Raises PlanError for one that is not sound."""
-    picks = value if isinstance(value, dict) else {}
-    return _read_pick(picks.get("a"), "Plan A"), _read_pick(picks.get("b"), "Plan B")
+def read_picks(value: object, *, bank: str | None = None) -> tuple[RoutingPlan, RoutingPlan]:
+    """Plan A and plan B as a browser picked them, for the bank of that name.
+
+    Raises:
+        PlanError: nothing has come; one of them is not sound, or is for another bank.
+    """
+    if not isinstance(value, dict):
+        raise PlanError("The two plans did not arrive whole; reload the page and try again.")
+    plans = _read_pick(value.get("a"), "Plan A"), _read_pick(value.get("b"), "Plan B")
+    if any(plans):
+        _check_bank(value, bank)
+    return plans
 
 
 def _read_pick(pick: object, name: str) -> RoutingPlan:

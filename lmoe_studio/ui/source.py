@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
-from lmoe_studio.config import Quantize
+from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import LMoEError
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ class SourceState:
     """What loading does at the moment; None when nothing is loading."""
     problem: str | None = None
     """Why the bank asked for last could not be loaded."""
+    asker: str = ""
+    """Who asked for it."""
+    load: int = 0
+    """How many loads there have been; the studio is of the last."""
+    loaded_for: str = ""
+    """Who asked for the studio's bank."""
     version: int = 0
     """Grows with every change, so that a page can tell whether it shows the newest."""
 
@@ -60,12 +66,17 @@ class StudioSource:
             return [state.bank]
         return self._list_banks()
 
-    def start(self, bank: str) -> bool:
-        """Begin to load a bank; False where another load is under way."""
+    def bases(self) -> list[str]:
+        """Base models that can be trained on by name: the embedded one and the studio's."""
+        studio = self._state.studio
+        return list(dict.fromkeys([EMBEDDED_BASE, *([studio.card.base] if studio else [])]))
+
+    def start(self, bank: str, asker: str = "") -> bool:
+        """Begin to load a bank for whoever asks; False where another load is under way."""
         with self._lock:
             if self._state.is_loading:
                 return False
-            self._change(bank=bank, progress="Starting…", problem=None)
+            self._change(bank=bank, asker=asker, progress="Starting…", problem=None)
         Thread(target=self._run, args=(bank,), name="load-studio", daemon=True).start()
         return True
 
@@ -79,7 +90,8 @@ class StudioSource:
             problem = f"Bank '{bank}' could not be loaded ({type(error).__name__}); see the log."
             self._change(progress=None, problem=problem)
         else:
-            self._change(studio=studio, progress=None)
+            state = self._state
+            self._change(studio=studio, progress=None, load=state.load + 1, loaded_for=state.asker)
 
     def _change(self, **changes: Any) -> None:
         self._state = replace(self._state, version=self._state.version + 1, **changes)

@@ -67,6 +67,7 @@ class FakeStudio(Loose):
             raise ContextLengthError(len(tokens), self.card.context_length)
         return make_trace(
             ["<|im_start|>", *tokens][:max_tokens],
+            bank=self.card.bank,
             layers=self.card.num_layers,
             experts=tuple(expert.name for expert in self.card.experts),
             contributions=contributions,
@@ -79,7 +80,8 @@ class FakeStudio(Loose):
             num_layers=self.card.num_layers,
             new_tokens=max_new_tokens,
         )
-        return tuple(plan_notes(plan, experts=NAMES))
+        experts = tuple(expert.name for expert in self.card.experts)
+        return tuple(plan_notes(plan, experts=experts))
 
     def stream(self, prompt, *, plan=None, max_new_tokens=64, should_stop=None, seed=0, **options):
         """One word a token; a plan that asks for something changes the words from the third on."""
@@ -124,12 +126,15 @@ class FakeStudio(Loose):
                 return
 
     def _written(self, prompt, tokens, plan):
-        trace = make_trace(tokens, layers=prompt.num_layers, experts=prompt.experts)
+        trace = make_trace(
+            tokens, bank=prompt.bank, layers=prompt.num_layers, experts=prompt.experts
+        )
         generated = np.arange(len(tokens)) >= len(prompt)
         weights, overridden = trace.routing_weights, trace.overridden
         for one in plan.overrides if plan else ():
             if one.operation == "solo":
-                sole = np.eye(len(NAMES), dtype=np.float32)[NAMES.index(next(iter(one.weights)))]
+                names = trace.experts
+                sole = np.eye(len(names), dtype=np.float32)[names.index(next(iter(one.weights)))]
                 weights = np.broadcast_to(sole, weights.shape).copy()
                 overridden = np.ones_like(overridden)
         return replace(trace, generated=generated, routing_weights=weights, overridden=overridden)
@@ -182,7 +187,14 @@ class FakeComparison(Loose):
 
 
 def make_trace(
-    tokens, *, layers=30, experts=NAMES, sharpness=4.0, seed=0, contributions=False
+    tokens,
+    *,
+    bank="demo",
+    layers=30,
+    experts=NAMES,
+    sharpness=4.0,
+    seed=0,
+    contributions=False,
 ) -> Any:
     random = np.random.default_rng(seed)
     count, many = len(tokens), len(experts)
@@ -206,7 +218,7 @@ def make_trace(
     chosen = vocabulary[random.integers(0, len(vocabulary), size=(count, 5))]
     return RoutingTrace(
         run="run-1",
-        bank="demo",
+        bank=bank,
         base="SmolLM2-135M-Instruct",
         experts=tuple(experts),
         site_layers=tuple(range(layers)),

@@ -72,7 +72,7 @@ def test_picks_are_checked():
     solo = {"operation": "solo", "weights": {"sql": 1}}
     assert read_picks({"a": {"overrides": []}, "b": {"overrides": [solo]}}) == (RoutingPlan(), SQL)
     assert read_picks({"a": {"json": SQL.to_json()}}) == (SQL, RoutingPlan())
-    assert read_picks("nonsense") == (RoutingPlan(), RoutingPlan())
+    assert read_picks({}) == (RoutingPlan(), RoutingPlan())
     for pick in ({"json": "{"}, {"overrides": 3}, 3, {"overrides": [3]}):
         with pytest.raises(PlanError, match=r"^Plan B"):
             read_picks({"b": pick})

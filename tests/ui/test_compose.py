@@ -482,12 +482,13 @@ def test_a_reload_keeps_prompt_plan_and_text(compose):
     [
         "{",
         "null",
-        '{"entries": 3, "mixer": {"mode": "warp", "values": 7}}',
-        '{"entries": [{"override": {"operation": "ban", "weights": null}, "layers": ""}]}',
+        '{"bank": "demo"}',
+        '[{"bank": "demo", "entries": 3, "mixer": {"mode": "warp", "values": 7}}]',
+        '[{"bank": "demo", "entries": [{"override": {"operation": "ban", "weights": null}, "layers": ""}]}]',
     ],
 )
 def test_a_kept_plan_of_no_use_is_left_aside(compose, kept):
-    compose.evaluate("kept => localStorage.setItem('lmoe-studio-plan', kept)", kept)
+    compose.evaluate("kept => localStorage.setItem('lmoe-studio-plans', kept)", kept)
     compose.reload()
     opened(compose)
     assert not plan_now(compose)

@@ -7,7 +7,13 @@ from hypothesis import given, settings, strategies as st
 
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
-from lmoe_studio.ui.plan_form import plan_overrides, plan_text, read_form, read_plan_text
+from lmoe_studio.ui.plan_form import (
+    plan_overrides,
+    plan_text,
+    read_form,
+    read_picks,
+    read_plan_text,
+)
 
 PLAN = RoutingPlan(
     [
@@ -36,8 +42,29 @@ def test_a_plan_comes_back_from_its_text():
     assert json.loads(plan_text(PLAN)) == json.loads(PLAN.to_json())
 
 
-def test_a_composer_that_was_never_opened_asks_for_nothing():
-    assert not read_form(None).plan
+@pytest.mark.parametrize("read", [read_form, read_picks])
+@pytest.mark.parametrize("sent", [None, "nonsense", 3, [], ""])
+def test_a_plan_that_did_not_come_is_never_taken_for_none(read, sent):
+    with pytest.raises(PlanError, match="did not arrive whole"):
+        read(sent)
+
+
+SOLO = [{"operation": "solo", "weights": {"sql": 1}}]
+
+
+@pytest.mark.parametrize("made_for", ["demo", None, 3])
+def test_a_plan_made_for_another_bank_is_refused(made_for):
+    form = {"bank": made_for, "overrides": SOLO}
+    with pytest.raises(PlanError, match=r"another bank|'demo'"):
+        read_form(form, bank="mine")
+    with pytest.raises(PlanError, match=r"another bank|'demo'"):
+        read_picks({"bank": made_for, "b": SOLO}, bank="mine")
+
+
+def test_a_plan_for_this_bank_and_the_router_alone_are_taken():
+    assert read_form({"bank": "mine", "overrides": SOLO}, bank="mine").plan
+    assert not read_form({"bank": "other", "overrides": []}, bank="mine").plan
+    assert read_picks({"bank": "mine", "a": SOLO}, bank="mine")[0]
 
 
 @pytest.mark.parametrize(

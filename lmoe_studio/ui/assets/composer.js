@@ -1,15 +1,13 @@
 // The composer: mixer, overrides and presets, joined into one plan. The page's other parts learn of
 // it by the event lmoe:plan and find the newest as window.lmoePlan.
 
-const KEPT_PLAN = "lmoe-studio-plan";
-const KEPT_PRESETS = "lmoe-studio-presets";
-const MOST_PRESETS = 50;
-
 const root = element.querySelector(".composer");
-const state = { experts: [], mixer: neutralMixer(), entries: [] };
+const state = { bank: "", experts: [], mixer: neutralMixer(), entries: [] };
 const mixer = makeMixer(state, changed);
 const overrides = makeOverrides(state, changed);
 const presets = makePresets();
+const note = make("p", "told");
+note.setAttribute("role", "status");
 
 mixer.add.addEventListener("click", () => {
   const names = state.experts.map((expert) => expert.name);
@@ -38,28 +36,15 @@ function readPlan() {
 
 function changed() {
   const { overrides: plan, problem } = readPlan();
-  window.lmoePlan = { overrides: plan, signature: signatureOf(plan) };
+  const { bank } = state;
+  window.lmoePlan = { bank, overrides: plan, signature: signatureOf(plan) };
   window.dispatchEvent(new CustomEvent("lmoe:plan"));
   props.value = { ...window.lmoePlan, problem };
-  keep(KEPT_PLAN, { entries: state.entries, mixer: state.mixer, plan });
+  keepPlan({ bank, entries: state.entries, mixer: state.mixer, plan });
 }
 
-// What the browser keeps; a browser that keeps nothing is no reason to stop.
-function keep(key, value) {
-  try {
-    localStorage.setItem(key, JSON.stringify(value));
-  } catch { /* full, or forbidden */ }
-}
-
-function kept(key) {
-  try {
-    return JSON.parse(localStorage.getItem(key));
-  } catch {
-    return null;
-  }
-}
-
-// Takes over a plan as it was kept; what is missing or odd in it becomes neutral.
+// Takes over a plan as it was kept; what is missing or odd in it becomes neutral. What it says of
+// experts that the bank does not have cannot hold: that is switched off, and said.
 function take(saved) {
   const blank = neutralMixer();
   const given = saved?.mixer ?? {};
@@ -75,6 +60,9 @@ function take(saved) {
   };
   const isEntry = (entry) => entry?.override?.operation in OPERATION_NAMES && typeof entry.layers === "string";
   state.entries = Array.isArray(saved?.entries) ? saved.entries.filter(isEntry) : [];
+  const strangers = dropStrangers(state, state.experts.map((expert) => expert.name));
+  note.textContent = !strangers.length ? "" :
+    `Not applied: what this plan says of ${strangers.join(", ")}, as the bank ${state.bank} has no such expert.`;
 }
 
 function makePresets() {
@@ -89,33 +77,26 @@ function makePresets() {
   const clear = quiet("clear everything", () => show(null));
   node.append(make("h4", "", "Presets"), select, load, remove, name, save, clear);
 
-  function list() {
-    const saved = kept(KEPT_PRESETS);
-    return Array.isArray(saved) ? saved.filter((one) => typeof one?.name === "string") : [];
-  }
-
   function build(chosen) {
-    const names = list().map((one) => one.name);
+    const names = keptPresets().map((one) => one.name);
     select.replaceChildren(...names.map((each) => make("option", "", each)));
     if (!names.length) select.append(make("option", "", "none saved"));
     select.disabled = load.disabled = remove.disabled = !names.length;
     if (chosen) select.value = chosen;
   }
 
-  load.addEventListener("click", () => show(list().find((one) => one.name === select.value)));
+  load.addEventListener("click", () => show(keptPresets().find((one) => one.name === select.value)));
   save.addEventListener("click", () => {
     const chosen = name.value.trim() || (select.disabled ? "" : select.value);
     if (!chosen) return name.focus();
-    const others = list().filter((one) => one.name !== chosen);
     const { overrides: plan } = readPlan();
-    const one = { name: chosen, entries: state.entries, mixer: state.mixer, plan };
-    keep(KEPT_PRESETS, [...others, one].slice(-MOST_PRESETS));
+    keepPreset({ name: chosen, entries: state.entries, mixer: state.mixer, plan });
     name.value = "";
     build(chosen);
   });
   name.addEventListener("keydown", (event) => event.key === "Enter" && save.click());
   remove.addEventListener("click", () => {
-    keep(KEPT_PRESETS, list().filter((one) => one.name !== select.value));
+    keep(KEPT_PRESETS, keptPresets().filter((one) => one.name !== select.value));
     build();
   });
   return { node, build };
@@ -147,24 +128,25 @@ window.addEventListener("lmoe:scope", (event) => {
   overrides.add(start.map((one) => ({ ...one, ...scopeOf(event.detail) })));
 });
 
-function experts() {
-  if (JSON.stringify(props.experts) === JSON.stringify(state.experts)) return;
-  state.experts = props.experts;
-  root.replaceChildren(mixer.node, overrides.node, presets.node);
+// Each bank has its own plan, which waits for it while another one is loaded.
+function bankCame({ bank, experts }) {
+  const isSame = bank === state.bank && JSON.stringify(experts) === JSON.stringify(state.experts);
+  if (!bank || isSame) return;
+  const left = state.bank !== bank && window.lmoePlan?.overrides.length ? state.bank : "";
+  Object.assign(state, { bank, experts });
+  root.replaceChildren(note, mixer.node, overrides.node, presets.node);
   presets.build();
   try {
-    build();
+    show(keptPlan(bank));
   } catch {
-    take(null); // what was kept is of no use
-    build();
+    show(null); // what was kept is of no use
   }
+  if (left) note.textContent = `The plan for ${left} is put aside until that bank is loaded again. ${note.textContent}`;
 }
 
 function imported() {
   if (props.imported) show({ entries: props.imported.overrides.map(makeEntry) });
 }
 
-watch("experts", experts);
 watch("imported", imported);
-take(kept(KEPT_PLAN));
-if (props.experts?.length) experts();
+onStudio(bankCame);

@@ -9,19 +9,9 @@ const usual = Object.fromEntries(Object.values(known).map(({ key, usual }) => [k
 const state = { name: SETUP.name, preset: SETUP.presets[0].name, values: { ...usual, ...SETUP.presets[0].values } };
 const fields = {};
 
-function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT_OPTIONS));
-  } catch {
-    return null;
-  }
-}
-
 function pass() {
   props.value = { name: state.name, values: { ...state.values } };
-  try {
-    localStorage.setItem(KEPT_OPTIONS, JSON.stringify(state));
-  } catch { /* full, or forbidden */ }
+  keep(KEPT_OPTIONS, state);
 }
 
 // Takes over what was kept or came from the server; what is odd in it stays as it is.
@@ -144,16 +134,16 @@ function imported() {
   pass();
 }
 
-function offered() {
-  for (const [key, texts] of Object.entries(props.offered ?? {})) {
+function offer(offered) {
+  for (const [key, texts] of Object.entries(offered)) {
     const list = fields[key]?.node.querySelector("datalist");
     list?.replaceChildren(...texts.map((value) => Object.assign(make("option"), { value })));
   }
 }
 
 watch("imported", imported);
-watch("offered", offered);
-take(kept() ?? state);
+take(kept(KEPT_OPTIONS) ?? state);
 show();
-offered();
+offer(SETUP.offered);
 pass();
+onStudio(({ bases, banks }) => offer({ base: bases, bank: banks }));

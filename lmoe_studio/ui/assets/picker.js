@@ -1,32 +1,20 @@
 // Two plans to compare: from the composer, from its presets, one expert alone, or pasted.
 
-const KEPT_PLAN = "lmoe-studio-plan";
-const KEPT_PRESETS = "lmoe-studio-presets";
 const KEPT_PICKS = "lmoe-studio-picks";
 
 const root = element.querySelector(".picker");
+const note = make("p", "told");
+note.setAttribute("role", "status");
+let bank = "";
 let names = [];
 let picks = readPicks();
 const sides = { a: makeSide("a", "A"), b: makeSide("b", "B") };
-
-function kept(key) {
-  try {
-    return JSON.parse(localStorage.getItem(key));
-  } catch {
-    return null;
-  }
-}
 
 function readPicks() {
   const saved = kept(KEPT_PICKS);
   const isPick = (pick) => typeof pick?.choice === "string" && typeof pick?.json === "string";
   const blank = { a: { choice: "router", json: "" }, b: { choice: "", json: "" } };
   return isPick(saved?.a) && isPick(saved?.b) ? saved : blank;
-}
-
-function presets() {
-  const saved = kept(KEPT_PRESETS);
-  return Array.isArray(saved) ? saved.filter((one) => typeof one?.name === "string") : [];
 }
 
 function makeSide(side, label) {
@@ -49,6 +37,7 @@ function makeSide(side, label) {
 
 function update(side, change) {
   Object.assign(picks[side], change);
+  note.textContent = "";
   show();
   changed();
 }
@@ -62,7 +51,7 @@ function optionsOf() {
   const groups = [group("Plans", [
     ["router", "The router alone"], ["compose", "The plan in Compose"], ["json", "A plan as JSON…"],
   ])];
-  const saved = presets();
+  const saved = keptPresets();
   if (saved.length) groups.push(group("Presets", saved.map(({ name }) => ["preset:" + name, name])));
   groups.push(group("One expert alone", names.map((name) => ["solo:" + name, "solo " + name])));
   return groups;
@@ -72,7 +61,10 @@ function show() {
   for (const [side, { select, json }] of Object.entries(sides)) {
     select.replaceChildren(...optionsOf());
     select.value = picks[side].choice;
-    if (select.selectedIndex < 0) select.value = picks[side].choice = "router";
+    if (select.selectedIndex < 0) {
+      note.textContent += `${side.toUpperCase()} is the router alone: there is no “${picks[side].choice.replace(/^\w+:/, "")}” here. `;
+      select.value = picks[side].choice = "router";
+    }
     json.hidden = picks[side].choice !== "json";
     if (json.value !== picks[side].json) json.value = picks[side].json;
   }
@@ -80,9 +72,9 @@ function show() {
 
 function overridesOf({ choice, json }) {
   if (choice === "json") return { json };
-  if (choice === "compose") return { overrides: kept(KEPT_PLAN)?.plan ?? [] };
+  if (choice === "compose") return { overrides: keptPlan(bank)?.plan ?? [] };
   if (choice.startsWith("preset:")) {
-    return { overrides: presets().find((one) => one.name === choice.slice(7))?.plan ?? [] };
+    return { overrides: keptPresets().find((one) => one.name === choice.slice(7))?.plan ?? [] };
   }
   if (choice.startsWith("solo:")) {
     return { overrides: [{ operation: "solo", weights: { [choice.slice(5)]: 1 } }] };
@@ -91,10 +83,8 @@ function overridesOf({ choice, json }) {
 }
 
 function changed() {
-  props.value = { a: overridesOf(picks.a), b: overridesOf(picks.b) };
-  try {
-    localStorage.setItem(KEPT_PICKS, JSON.stringify(picks));
-  } catch { /* full, or forbidden */ }
+  props.value = { bank, a: overridesOf(picks.a), b: overridesOf(picks.b) };
+  keep(KEPT_PICKS, picks);
 }
 
 function exchange() {
@@ -121,15 +111,16 @@ for (const [text, hint, act] of [
   tools.append(button);
 }
 
-function experts() {
-  names = (props.experts ?? []).map((expert) => expert.name);
+function bankCame(studio) {
+  const others = studio.experts.map((expert) => expert.name);
+  if (!studio.bank || (studio.bank === bank && others.join() === names.join())) return;
+  [bank, names] = [studio.bank, others];
+  note.textContent = "";
   if (!picks.b.choice && names.length) picks.b.choice = "solo:" + names[0];
-  root.replaceChildren(sides.a.node, tools, sides.b.node);
+  root.replaceChildren(sides.a.node, tools, sides.b.node, note);
   show();
   changed();
 }
 
-watch("experts", experts);
-window.addEventListener("lmoe:plan", changed);
-window.addEventListener("storage", changed);
-if (props.experts?.length) experts();
+onStudio(bankCame);
+for (const event of ["lmoe:plan", "storage"]) window.addEventListener(event, () => bank && changed());

@@ -39,6 +39,22 @@ function mixerOverrides(mixer, names) {
   return overrides;
 }
 
+// Takes out of a mixer, and switches off in a list, what speaks of experts that are not among the
+// names; gives their names.
+function dropStrangers({ mixer, entries }, names) {
+  const strangers = new Set();
+  const isKnown = (name) => names.includes(name) || !strangers.add(name);
+  for (const values of Object.values(mixer.values)) {
+    for (const name of Object.keys(values)) if (!isKnown(name)) delete values[name];
+  }
+  mixer.solo = mixer.solo.filter(isKnown);
+  mixer.mute = mixer.mute.filter(isKnown);
+  for (const entry of entries) {
+    if (!Object.keys(entry.override.weights ?? {}).every(isKnown)) entry.on = false;
+  }
+  return [...strangers];
+}
+
 // One way to write an override, so that equal ones read equal; what is at its default is left out.
 function tidy(one) {
   const tidied = { operation: one.operation };

@@ -16,27 +16,18 @@ const foot = make("div", "foot");
 foot.append(add, example, note);
 root.replaceChildren(list, foot);
 
-let rows = takeRows(kept()) ?? [blank(), blank()];
+let rows = takeRows(kept(KEPT_SKILLS)) ?? [blank(), blank()];
+let files = []; // of the operator's folder
 let waiting = 0;
 
 function blank() {
   return { name: "", description: "", kind: "paste", text: "", file: null, places: [], held_out: [], tags: [], source: "" };
 }
 
-function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT_SKILLS));
-  } catch {
-    return null;
-  }
-}
-
-function keep() {
+function keepRows() {
   const bytes = rows.reduce((sum, row) => sum + row.text.length, 0);
   const small = bytes > MOST_PASTED ? rows.map((row) => ({ ...row, text: "" })) : rows;
-  try {
-    localStorage.setItem(KEPT_SKILLS, JSON.stringify(small));
-  } catch { /* full, or forbidden */ }
+  keep(KEPT_SKILLS, small);
 }
 
 // Rows as they were kept or came from the server; what is missing or odd in one becomes blank.
@@ -81,7 +72,7 @@ function pass() {
   note.classList.toggle("problem", isTooMuch);
   say(note, isTooMuch ? "That is more pasted text than one request takes; upload it as files instead." : "");
   props.value = isTooMuch ? rows.map((row) => ({ ...row, text: "" })) : rows.map((row) => ({ ...row }));
-  keep();
+  keepRows();
 }
 
 function changed(at, change) {
@@ -143,7 +134,7 @@ function drawRow(row, at) {
   const kinds = make("span", "kinds");
   kinds.setAttribute("role", "group");
   kinds.setAttribute("aria-label", `Where the texts of ${who} come from`);
-  const offered = [["paste", "Paste"], ["file", "Upload"], ...(props.files?.length ? [["folder", "From the folder"]] : [])];
+  const offered = [["paste", "Paste"], ["file", "Upload"], ...(files.length ? [["folder", "From the folder"]] : [])];
   for (const [kind, text] of offered) {
     kinds.append(pressed(text, row.kind === kind, () => {
       rebuild(() => (rows[at].kind = kind));
@@ -197,7 +188,7 @@ function drawFolder(place, says, row, at, who) {
     const label = make("label", "list", text);
     const select = Object.assign(make("select"), { multiple: true, size: 4 });
     select.setAttribute("aria-label", `${text} of ${who}`);
-    for (const name of props.files ?? []) {
+    for (const name of files) {
       const option = make("option", "", name);
       option.selected = row[key].includes(name);
       select.append(option);
@@ -268,11 +259,11 @@ function imported() {
   if (given) rebuild(() => (rows = given));
 }
 
-function files() {
-  draw();
-}
-
 watch("imported", imported);
-watch("files", files);
 draw();
 pass();
+onStudio((studio) => {
+  if (JSON.stringify(studio.files) === JSON.stringify(files)) return;
+  files = studio.files;
+  draw();
+});

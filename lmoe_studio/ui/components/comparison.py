@@ -10,7 +10,7 @@ from lmoe_studio.ui.components.drawn import build_drawn
 
 def build_picker(**kwargs: Any) -> gr.HTML:
     """A choice of plan A and plan B; its value is read by `read_picks`."""
-    return build_drawn("picker", experts=[], **kwargs)
+    return build_drawn("picker", **kwargs)
 
 
 def build_comparison(**kwargs: Any) -> gr.HTML:

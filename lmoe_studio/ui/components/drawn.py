@@ -13,6 +13,7 @@ def build_drawn(
     script: str | None = None,
     setup: Any = None,
     events: Sequence[str] = (),
+    answers: Sequence[str] = (),
     **kwargs: Any,
 ) -> gr.HTML:
     """An empty component, drawn by `assets/<script>.js` with the styles of its kind.
@@ -23,10 +24,11 @@ def build_drawn(
     Args:
         kind: one of `DRAWN_STYLES`.
         script: one of `DRAWN_SCRIPTS`; None takes the one named like the kind.
-        setup: what the script finds as `SETUP`: as properties, Gradio loses constants while a tab is
-            not open.
+        setup: what the script finds as `SETUP`.
         events: names of the events that the script triggers.
-        kwargs: properties that the script reads and follows, and Gradio's own.
+        answers: names of properties that answer something done in the same tab. Gradio loses
+            properties while a tab is not open, so the rest comes as the value or by `facts.py`.
+        kwargs: Gradio's own.
     """
     call = (
         f"draw_{script or kind}({{ element, props, trigger, watch, upload }}, {json.dumps(setup)})"
@@ -39,5 +41,6 @@ def build_drawn(
         js_on_load=f"{call};//{told}",
         apply_default_css=False,
         elem_classes=["drawn", f"drawn-{kind}"],
+        **dict.fromkeys(answers),
         **kwargs,
     )

@@ -18,12 +18,7 @@ def build_skills(**kwargs: Any) -> gr.HTML:
         "colours": EXPERT_COLOURS,
         "example": EXAMPLE,
     }
-    return build_drawn("skills", setup=setup, files=[], imported=None, **kwargs)
-
-
-def show_files(names: list[str]) -> dict[str, Any]:
-    """The update that offers the files of the operator's folder."""
-    return gr.update(files=names)
+    return build_drawn("skills", setup=setup, answers=("imported",), **kwargs)
 
 
 def show_rows(rows: list[dict[str, Any]], *, serial: str) -> dict[str, Any]:

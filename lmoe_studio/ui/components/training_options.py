@@ -1,20 +1,18 @@
 """The bank's name, how long to train, and every option of the config, drawn in the browser."""
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 import gradio as gr
 
 from lmoe_studio.config import EMBEDDED_BASE
-from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.training.options import Option, shown_values, training_options
 from lmoe_studio.ui.training.presets import PRESETS
 
 _NAME = "my-bank"
 _OFFERED = {"base": [EMBEDDED_BASE], "bank": [], "device": ["auto", "cpu", "cuda", "mps"]}
-"""What is offered to choose from where a field takes other texts too."""
+"""What is offered to choose from where a field takes other texts too; the Studio knows more."""
 
 
 def build_training_options(**kwargs: Any) -> gr.HTML:
@@ -30,7 +28,7 @@ def build_training_options(**kwargs: Any) -> gr.HTML:
         ],
         "offered": _OFFERED,
     }
-    return build_drawn("options", setup=setup, imported=None, offered=_OFFERED, **kwargs)
+    return build_drawn("options", setup=setup, answers=("imported",), **kwargs)
 
 
 def _field(option: Option) -> dict[str, Any]:
@@ -46,12 +44,6 @@ def _field(option: Option) -> dict[str, Any]:
     return {
         name: value for name, value in field.items() if value not in ((), False) or name == "usual"
     }
-
-
-def show_offered(bases: Sequence[str], banks: Sequence[str]) -> dict[str, Any]:
-    """The update that offers base models, and banks to start from."""
-    offered = {"base": list(map(clean, bases)), "bank": list(map(clean, banks))}
-    return gr.update(offered=_OFFERED | offered)
 
 
 def show_options(config: dict[str, Any], *, serial: str) -> dict[str, Any]:

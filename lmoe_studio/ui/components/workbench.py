@@ -32,12 +32,14 @@ def build_workbench(
     """
     empty = "Nothing written yet" if steered else "No trace yet"
     setup = {"steered": steered, "empty": empty, "steps": list(steps)}
-    return build_drawn("workbench", setup=setup, events=("pick", "seen"), exact=None, **kwargs)
+    return build_drawn(
+        "workbench", setup=setup, events=("pick", "seen"), answers=("exact",), **kwargs
+    )
 
 
 def show_trace(payload: TracePayload) -> dict[str, Any]:
     """The update that makes a workbench show a trace."""
-    return gr.update(value=payload, exact=None, visible=True)
+    return gr.update(value=payload, visible=True)
 
 
 def show_exact(cell: ExactCell) -> dict[str, Any]:

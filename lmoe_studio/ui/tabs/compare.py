@@ -14,7 +14,6 @@ from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.compared import ComparisonView, comparison_view, sweep_view
 from lmoe_studio.ui.components.comparison import build_comparison, build_picker, show_comparison
-from lmoe_studio.ui.components.composer import show_experts
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.plan_form import read_picks
 from lmoe_studio.ui.problems import problem_panel
@@ -74,8 +73,7 @@ def build(page: Page) -> Follower:
         return gr.update(interactive=False, value="Stopping…")
 
     parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
-    outputs = [parts.notice, parts.compare, parts.sweep, parts.picker, parts.expert]
-    return Follower(outputs, _on_source)
+    return Follower([parts.notice, parts.compare, parts.sweep, parts.expert], _on_source)
 
 
 def _lay_out() -> Parts:
@@ -125,8 +123,8 @@ def _wire_compare(page: Page, parts: Parts) -> None:
         prompt: str, picks: object, reference: str, length: object, greedy: object,
         temperature: object, seed: object, chat: object, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        def work() -> Work:
-            plans = dict(zip("AB", read_picks(picks), strict=True))
+        def work(bank: str) -> Work:
+            plans = dict(zip("AB", read_picks(picks, bank=bank), strict=True))
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
 
             def compare(studio: "Studio", stop: Event) -> ComparisonView:
@@ -149,8 +147,8 @@ def _wire_sweep(page: Page, parts: Parts) -> None:
         prompt: str, picks: object, reference: str, expert: str, steps: float, length: object,
         greedy: object, temperature: object, seed: object, chat: object, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        def work() -> Work:
-            plan, _ = read_picks(picks)
+        def work(bank: str) -> Work:
+            plan, _ = read_picks(picks, bank=bank)
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
             count = min(max(int(steps), LEAST_STEPS), MOST_STEPS)
             strengths = [round(float(at), 3) for at in np.linspace(0, 1, count)]
@@ -179,7 +177,7 @@ def _outputs(page: Page, parts: Parts, shown: gr.HTML) -> list[Any]:
 
 
 def _run(
-    page: Page, request: gr.Request, prepare: Callable[[], Work], doing: str
+    page: Page, request: gr.Request, prepare: Callable[[str], Work], doing: str
 ) -> Iterator[list[Any]]:
     """Do something long with the studio; however it ends, the page shows it."""
     with page.runs.running(user_of(request)) as (run, stop):
@@ -187,7 +185,7 @@ def _run(
         try:
             studio = page.source.state.studio
             assert studio is not None, "the buttons are off until there is a studio"
-            work = prepare()
+            work = prepare(studio.card.bank)
             view = yield from _told(in_background(lambda: work(studio, stop), stop), doing)
         except Exception as error:
             yield [_ready(page), problem_panel(error), *_buttons(busy=False), "", gr.skip()]
@@ -241,20 +239,19 @@ def _ready(page: Page) -> str:
 
 
 def _on_source(state: SourceState) -> list[Any]:
-    """Notice, buttons and lists of experts as a bank comes, goes or fails to load."""
+    """Notice, buttons and the list of experts as a bank comes, goes or fails to load."""
     if state.studio is not None:
-        experts = [(each.name, each.description) for each in state.studio.card.experts]
-        names = [clean(name) for name, _ in experts]
+        names = [clean(expert.name) for expert in state.studio.card.experts]
         ready = gr.update(interactive=True)
         choices = gr.update(choices=names, value=names[0] if names else None)
-        return ["", ready, ready, show_experts(experts), choices]
+        return ["", ready, ready, choices]
     if state.problem is not None:
         notice = panels.panel("problem", "The bank could not be loaded", state.problem)
     else:
         title = "Loading the base model and its experts"
         notice = panels.panel("loading", title, state.progress or "")
     idle = gr.update(interactive=False)
-    return [notice, idle, idle, gr.skip(), gr.skip()]
+    return [notice, idle, idle, gr.skip()]
 
 
 def _wire_memory(page: Page, parts: Parts) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.components.composer import build_composer, show_experts, show_plan
+from lmoe_studio.ui.components.composer import build_composer, show_plan
 from lmoe_studio.ui.components.workbench import (
     answer_pick,
     build_workbench,
@@ -84,8 +84,7 @@ def build(page: Page) -> Follower:
     parts.workbench.pick(
         answer_pick(page.traces), None, parts.workbench, trigger_mode="multiple", **_QUIET
     )
-    outputs = [parts.notice, parts.generate, parts.save, parts.composer]
-    return Follower(outputs, _on_source)
+    return Follower([parts.notice, parts.generate, parts.save], _on_source)
 
 
 def _lay_out() -> Parts:
@@ -163,17 +162,17 @@ def _wire_generate(page: Page, parts: Parts) -> None:
         request: gr.Request,
     ) -> Iterator[list[Any]]:
         """Closed by Gradio when the tab is closed or reloaded, which ends the run as well."""
-        user = user_of(request)
+        user, state = user_of(request), page.source.state
         with page.runs.running(user) as (run, stop):
             waiting = panels.status_line("Reading the prompt…", tone="loading")
             yield [waiting, "", *_buttons(busy=True), gr.skip(), gr.skip(), run]
             try:
-                plan = read_form(form)
+                plan = read_form(form, bank=state.studio and state.studio.card.bank)
                 settings = read_settings(length, greedy, temperature, seed, chat)
             except Exception as error:
                 yield [_plain_status(page), problem_panel(error), *_ended(page), *_same(3)]
                 return
-            for written in write(page.source.state, prompt, plan.plan, settings, stop):
+            for written in write(state, prompt, plan.plan, settings, stop):
                 if page.runs.is_forgotten(user, run):
                     stop.set()
                 yield _show(page, written, plan.signature, series=run, user=user)
@@ -230,18 +229,17 @@ def _plain_status(page: Page) -> str:
 
 
 def _on_source(state: SourceState) -> list[Any]:
-    """Notice, buttons and composer as a bank comes, goes or fails to load."""
+    """Notice and buttons as a bank comes, goes or fails to load."""
     if state.studio is not None:
-        experts = [(each.name, each.description) for each in state.studio.card.experts]
         ready = gr.update(interactive=True)
-        return ["", ready, ready, show_experts(experts)]
+        return ["", ready, ready]
     if state.problem is not None:
         notice = panels.panel("problem", "The bank could not be loaded", state.problem)
     else:
         title = "Loading the base model and its experts"
         notice = panels.panel("loading", title, state.progress or "")
     idle = gr.update(interactive=False)
-    return [notice, idle, idle, gr.skip()]
+    return [notice, idle, idle]
 
 
 def _wire_memory(page: Page, parts: Parts) -> None:
@@ -294,7 +292,7 @@ def _wire_save(page: Page, parts: Parts) -> None:
         studio = page.source.state.studio
         try:
             assert studio is not None, "the button is off until there is a studio"
-            plan = read_form(form).plan
+            plan = read_form(form, bank=studio.card.bank).plan
             file, difference = _write_adapter(studio, plan, Path(folder.name))
         except Exception as error:
             yield [_plain_status(page), problem_panel(error), None]

@@ -9,21 +9,18 @@ from typing import Any
 
 import gradio as gr
 
-from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import JobError, LMoEError
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.components.config_loader import build_config_loader, read_loaded
 from lmoe_studio.ui.components.sequences import build_sequences, show_sequences
-from lmoe_studio.ui.components.skills import build_skills, show_files, show_rows
+from lmoe_studio.ui.components.skills import build_skills, show_rows
 from lmoe_studio.ui.components.training_options import (
     build_training_options,
-    show_offered,
     show_options,
 )
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.problems import problem_panel
-from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.tabs.training_jobs import JobParts, look_again, looked, turn_to
 from lmoe_studio.ui.training.form import (
     Known,
@@ -109,33 +106,20 @@ def _step(number: int, title: str) -> str:
     return f'<h3 class="step"><span>{number}</span>{panels.safe(title)}</h3>'
 
 
-def offer(page: Page, state: SourceState) -> list[Any]:
-    """What to offer as base model and as bank to start from."""
-    known = _known(page, state)
-    return [show_offered(list(known.bases), list(known.banks))]
-
-
-def _known(page: Page, state: SourceState) -> Known:
-    bases = [EMBEDDED_BASE]
-    if state.studio is not None and state.studio.card.base not in bases:
-        bases.append(state.studio.card.base)
-    return Known(bases, page.source.banks())
-
-
 def wire(page: Page, form: FormParts, jobs: JobParts) -> None:
     """Connect the form with what it does."""
     _wire_preview(page, form)
     _wire_start(page, form, jobs)
     _wire_file(page, form)
 
-    def _on_open() -> list[Any]:
+    def _on_open() -> Any:
         try:
             has_jobs = bool(page.jobs.list())
         except LMoEError:
             has_jobs = False
-        return [gr.update(open=not has_jobs), show_files(page.places().files())]
+        return gr.update(open=not has_jobs)
 
-    page.app.load(_on_open, None, [form.fold, form.skills], **_QUIET)
+    page.app.load(_on_open, None, form.fold, **_QUIET)
 
 
 @dataclass(frozen=True)
@@ -151,7 +135,7 @@ def _read(page: Page, folder: str, skills: object, options: object) -> _Asked:
     places = page.places()
     texts = read_texts(skills, places, Path(folder))
     name, values = read_options(options)
-    known = _known(page, page.source.state)
+    known = Known(page.source.bases(), page.source.banks())
     return _Asked(form_config(name, texts, values, places=places, known=known), texts)
 
 

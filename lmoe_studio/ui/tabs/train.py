@@ -1,9 +1,6 @@
 """Train: make a bank of one's own, and watch how its jobs go."""
 
-from typing import Any
-
 from lmoe_studio.ui.page import Follower, Page
-from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.tabs import new_bank, training_jobs
 
 TITLE = "Train"
@@ -16,7 +13,4 @@ def build(page: Page) -> Follower:
     training_jobs.wire(page, jobs)
     new_bank.wire(page, form, jobs)
 
-    def show(state: SourceState) -> list[Any]:
-        return new_bank.offer(page, state)
-
-    return Follower([form.options], show)
+    return Follower([], lambda _: [])

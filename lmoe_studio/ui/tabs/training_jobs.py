@@ -257,11 +257,11 @@ def wire(page: Page, parts: JobParts) -> None:
     chosen = parts.list.choose(_on_choose, parts.shown, outputs, trigger_mode="multiple", **_QUIET)
     look_again(page, parts, chosen)
 
-    def _on_act(event: gr.EventData, chosen: str) -> list[Any]:
+    def _on_act(event: gr.EventData, chosen: str, request: gr.Request) -> list[Any]:
         job, what = _said(event, "id"), _said(event, "act")
         bell, notice = "", ""
         try:
-            _act(page, job, what)
+            _act(page, job, what, request.session_hash or "")
             bell = token_hex(4) if what == "open" else ""
         except Exception as error:
             notice = problem_panel(error)
@@ -294,8 +294,8 @@ def _said(event: gr.EventData, key: str) -> str:
     return value[:_LONGEST_ID] if isinstance(value, str) else ""
 
 
-def _act(page: Page, job: str, what: str) -> None:
-    """Do what was asked for. Raises LMoEError where it cannot be done."""
+def _act(page: Page, job: str, what: str, asker: str) -> None:
+    """Do what was asked for, for the page `asker` stands for. Raises LMoEError where it cannot be done."""
     match what:
         case "stop":
             page.jobs.stop(job)
@@ -304,16 +304,16 @@ def _act(page: Page, job: str, what: str) -> None:
         case "remove":
             page.jobs.jobs.remove(job)
         case "open":
-            _load(page, page.jobs.jobs.get(job))
+            _load(page, page.jobs.jobs.get(job), asker)
         case _:
             raise JobError(f"There is nothing called '{what}' to do with a job.")
 
 
-def _load(page: Page, job: Job) -> None:
+def _load(page: Page, job: Job, asker: str) -> None:
     """Begin to load a job's bank; whoever uses the one before keeps it until it is there."""
     if job.bank is None:
         raise JobError(f"Job {job.id} has no bank to load; it is {job.state}.")
-    if not page.source.start(job.name):
+    if not page.source.start(job.name, asker):
         raise JobError("Another bank is being loaded at the moment; try again when it is there.")
 
 

@@ -1,0 +1,128 @@
+"""Tabs that are opened late, banks that change meanwhile: every part has what it needs."""
+
+import random
+
+import pytest
+from fake_studio import FakeCard, FakeExpert, FakeStudio
+
+from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.ui.source import StudioSource
+
+PARTS = {
+    "Explore": ["#run:not([disabled])", "#workbench :is(.empty, .tok)"],
+    "Compose": [
+        "#generate:not([disabled])", "#save-adapter:not([disabled])", "#composer .mixer .row",
+        "#composer .overrides .none", "#composer .presets select", "#compose-workbench .empty",
+    ],
+    "Compare": [
+        "#compare:not([disabled])", "#picker select[aria-label='Plan B']", "#picker .tools button",
+    ],
+    "Analyse": ["#study:not([disabled])", "#study-notice .panel", "#corpus-options"],
+    "Train": [
+        "#start:not([disabled])", "#skills .rows input", "#options .field", "#jobs-empty .panel",
+    ],
+}  # fmt: skip
+"""What stands in a tab once it is opened."""
+MINE = FakeCard(bank="mine", experts=tuple(FakeExpert(name) for name in ("sql", "poems", "law")))
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+    for part in PARTS[name]:
+        page.locator(part).first.wait_for()
+
+
+def rows(page):
+    return page.locator("#composer .row .name").all_inner_texts()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_part_of_a_tab_is_there_however_late_it_is_opened(open_page, url, seed):
+    chance = random.Random(seed)
+    page = open_page(url)
+    tabs = list(PARTS)
+    chance.shuffle(tabs)
+    for tab in tabs:
+        page.wait_for_timeout(1000 * chance.choice([0, 1, 3.5, 5]))
+        open_tab(page, tab)
+    for tab in tabs:
+        open_tab(page, tab)
+    assert len(rows(page)) == 8
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.get_by_text("Sweep one expert's strength").click()
+    page.wait_for_function("document.querySelector('#sweep-expert input')?.value === 'sql'")
+
+
+def test_a_kept_plan_is_applied_however_late_its_tab_is_opened(page, studio):
+    open_tab(page, "Compose")
+    page.click("#composer [aria-label='Solo sql']")
+    wanted = RoutingPlan([Override.solo("sql")])
+    for tab, button in (("Compose", "#generate"), ("Compare", "#compare")):
+        page.reload()
+        page.wait_for_timeout(5000)
+        open_tab(page, tab)
+        if tab == "Compare":
+            page.select_option("#picker [aria-label='Plan A']", "compose")
+        box = f"{button.replace('generate', 'compose')}-prompt textarea"
+        page.fill(box, "one two")
+        page.click(button)
+        page.wait_for_selector(f"{button}[disabled]")
+        page.wait_for_selector(f"{button}:not([disabled])")
+        assert wanted in studio.plans[-3:], tab
+
+
+def banks():
+    """A source of two banks that share one expert's name."""
+    studios = {"demo": FakeStudio(), "mine": FakeStudio(MINE)}
+    source = StudioSource(lambda bank, on_progress: studios[bank], lambda: list(studios))
+    source.start("demo")
+    return source, studios
+
+
+def load_bank(page, name):
+    page.fill("#bank-name input", name)
+    page.keyboard.press("Enter")
+    page.click("#bank-load")
+    page.locator("#bank h2").get_by_text(name).wait_for()
+
+
+def test_tabs_that_were_never_opened_follow_a_change_of_the_bank(open_page, serving):
+    source, _ = banks()
+    page = open_page(serving(source))
+    page.wait_for_timeout(4000)
+    load_bank(page, "mine")
+    page.wait_for_timeout(4000)
+    open_tab(page, "Compose")
+    assert rows(page) == ["sql", "poems", "law"]
+    assert not page.locator("#facts p").count(), "the page did it itself"
+    open_tab(page, "Compare")
+    options = page.locator("#picker [aria-label='Plan B'] option").all_inner_texts()
+    assert options[-3:] == ["solo sql", "solo poems", "solo law"]
+    load_bank(page, "demo")
+    open_tab(page, "Compose")
+    page.wait_for_function("document.querySelectorAll('#composer .row').length === 8")
+
+
+def test_each_bank_has_its_own_plan_and_the_page_says_what_it_does_not_apply(open_page, serving):
+    source, studios = banks()
+    page = open_page(serving(source))
+    open_tab(page, "Compose")
+    page.click("#composer [aria-label='Solo sql']")
+    page.fill("[aria-label='Name of a new preset']", "of french")
+    page.click("#composer [aria-label='Solo french']")
+    page.get_by_title("Save mixer and overrides in this browser").click()
+    load_bank(page, "mine")
+    page.locator("#composer .told").get_by_text("The plan for demo is put aside").wait_for()
+    assert page.locator("#composer .row [aria-pressed=true]").count() == 0
+    page.get_by_title("Load the preset").click()
+    told = page.locator("#composer .told").inner_text()
+    assert (
+        told == "Not applied: what this plan says of french, as the bank mine has no such expert."
+    )
+    page.fill("#compose-prompt textarea", "one two")
+    page.click("#generate")
+    page.wait_for_selector("#compose-workbench .tok")
+    assert studios["mine"].plans == [RoutingPlan([Override.solo("sql")])]
+    load_bank(page, "demo")
+    page.wait_for_function("document.querySelectorAll('#composer .row').length === 8")
+    assert page.locator("#composer .row [aria-pressed=true]").count() == 2
