@@ -1,7 +1,9 @@
 """Do experts own labels? Mutual information of label and expert, and who owns which label."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,10 @@ from analysis.cells import (
     cells_of,
     entropy,
     group,
-    mean_by,
     require,
     sum_by,
 )
+from analysis.chance import against_chance
 
 
 def specialisation(
@@ -34,39 +36,35 @@ def specialisation(
         frame: columns `sequence` (and `run`, where there are several), `label`, `layer`, `expert`,
             `value`; a sequence has one label. Sequences without a label are left out.
         permutations: how often to shuffle.
-        seed: of the shuffling.
+        seed: of the shuffling, together with the routing itself.
         value: read routing weights, or shares of the contribution.
 
     Returns:
         One row a layer: `layer`, `information` (bits), `baseline` (mean of the shuffles),
-        `baseline_95` (their 95th percentile), `p_value` (share of shuffles at least as high,
-        counting the real one), `maximum` (entropy of the labels: the most there can be; with one
-        label only, 0).
+        `baseline_95` (95 % of the shuffles are below it in every layer), `p_value` (how often a
+        shuffle is as far above its baseline in any layer, counting the real one: corrected for
+        the number of layers, see `analysis.chance`), `maximum` (entropy of the labels: the most
+        there can be; with one label only, 0).
 
     Raises:
         FrameError: a column is missing, no sequence has a label, or one has two.
     """
     sequences = _sequences(frame, value)
-    rng = np.random.default_rng(seed)
-    shuffles = [rng.permutation(sequences.codes) for _ in range(permutations)]
-    rows = []
-    for index, layer in enumerate(sequences.layers):
-        weights = sequences.shares[:, index]
-        present = weights.sum(axis=1) > 0
-        found = _information(weights[present], sequences.codes[present])
-        chance = np.array([_information(weights[present], codes[present]) for codes in shuffles])
-        rows.append(
-            {
-                "layer": layer,
-                "information": found,
-                "baseline": chance.mean() if permutations else np.nan,
-                "baseline_95": np.quantile(chance, 0.95) if permutations else np.nan,
-                # Shuffles that deal the same groups out again may differ in the last bit.
-                "p_value": (1 + (chance >= found - 1e-12).sum()) / (1 + permutations),
-                "maximum": _bits(np.bincount(sequences.codes[present])),
-            }
-        )
-    return pd.DataFrame(rows)
+    found = _information(sequences.label_sums(sequences.shares))
+    chance = against_chance(
+        found, sequences.shuffled(_information, sequences.shares, permutations, seed)
+    )
+    present = sequences.shares.sum(axis=-1) > 0
+    return pd.DataFrame(
+        {
+            "layer": sequences.layers,
+            "information": found,
+            "baseline": chance.mean,
+            "baseline_95": chance.ceiling,
+            "p_value": chance.p_values,
+            "maximum": [_bits(np.bincount(sequences.codes[here])) for here in present.T],
+        }
+    )
 
 
 def label_shares(
@@ -110,21 +108,24 @@ def label_shares(
 def label_owners(
     frame: pd.DataFrame, *, permutations: int = 200, seed: int = 0, value: Value = "weight"
 ) -> pd.DataFrame:
-    """Which expert handles which label, and where in the network.
+    """Which expert is for which label, and where in the network.
 
     A label's owner is the expert whose share in the label's texts is furthest above its mean share
-    over all labels: an expert that is busy everywhere owns nothing by that.
+    over all labels: an expert that is busy everywhere owns nothing by that. Another expert may
+    have the larger share, so that one is named beside it.
 
     Args:
         frame: as for `specialisation`, with at least two labels.
         permutations: how often to deal the labels out at random for the p-value.
-        seed: of the shuffling.
+        seed: of the shuffling, together with the routing itself.
         value: read routing weights, or shares of the contribution.
 
     Returns:
         One row a label: label, expert (its owner), share, excess (both means over layers), layer
         (where its excess is largest), layer_share (its share there), p_value (how often a shuffle
-        gives the label any expert with at least this excess, counting the real one), sequences.
+        gives any label any expert so far above its mean, counting the real one: corrected for the
+        number of labels and experts, see `analysis.chance`), top_expert (which has the largest
+        share in the label's texts), top_share, sequences.
 
     Raises:
         FrameError: fewer than two labels, or as for `specialisation`.
@@ -135,27 +136,29 @@ def label_owners(
             f"Every text has the label '{sequences.labels[0]}'; owners need at least two labels."
         )
     mean = sequences.shares.mean(axis=1, keepdims=True)
-    excess = _excess(sequences.label_means(mean))[:, 0]
-    owner, rows = excess.argmax(axis=1), np.arange(len(sequences.labels))
-    best = excess[rows, owner]
-    rng = np.random.default_rng(seed)
-    chance = np.array(
-        [
-            _excess(sequences.label_means(mean, rng.permutation(sequences.codes)))[:, 0].max(axis=1)
-            for _ in range(permutations)
-        ]
-    ).reshape(permutations, len(rows))
+    counts = np.bincount(sequences.codes)[:, None, None]
+
+    def excess_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _excess(sums / counts)[:, 0]
+
+    shares = sequences.label_means(mean)[:, 0]  # [label, expert]
+    excess = _excess(shares)
+    chance = against_chance(excess, sequences.shuffled(excess_of, mean, permutations, seed))
+    owner, top = excess.argmax(axis=1), shares.argmax(axis=1)
+    rows = np.arange(len(sequences.labels))
     by_layer = sequences.label_means(sequences.shares)
     place = _excess(by_layer)[rows, :, owner].argmax(axis=1)
     return pd.DataFrame(
         {
             "label": sequences.labels,
-            "expert": pd.Categorical.from_codes(owner, categories=sequences.experts),  # pyright: ignore[reportArgumentType]  (pandas-stubs knows lists only)
-            "share": sequences.label_means(mean)[rows, 0, owner],
-            "excess": best,
+            "expert": sequences.expert_column(owner),
+            "share": shares[rows, owner],
+            "excess": excess[rows, owner],
             "layer": np.asarray(sequences.layers)[place],
             "layer_share": by_layer[rows, place, owner],
-            "p_value": (1 + (chance >= best - 1e-12).sum(axis=0)) / (1 + permutations),
+            "p_value": chance.p_values[rows, owner],
+            "top_expert": sequences.expert_column(top),
+            "top_share": shares[rows, top],
             "sequences": np.bincount(sequences.codes),
         }
     )
@@ -173,13 +176,34 @@ class _Sequences:
     layers: list[int]
     experts: pd.Index
 
-    def label_means(
+    def label_sums(
         self, shares: NDArray[np.float64], codes: NDArray[np.intp] | None = None
     ) -> NDArray[np.float64]:
-        """Mean of `shares` over the sequences of each label: `[label, layer, expert]`."""
-        codes = self.codes if codes is None else codes
-        flat = mean_by(codes, len(self.labels), shares.reshape(len(shares), -1))
-        return flat.reshape(len(self.labels), *shares.shape[1:])
+        """Sums of `shares` `[sequence, layer, expert]` for each label: `[label, layer, expert]`."""
+        members = np.zeros((len(self.labels), len(shares)))
+        members[self.codes if codes is None else codes, np.arange(len(shares))] = 1
+        return (members @ shares.reshape(len(shares), -1)).reshape(-1, *shares.shape[1:])
+
+    def label_means(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Means of `shares` over the sequences of each label: `[label, layer, expert]`."""
+        return self.label_sums(shares) / np.bincount(self.codes)[:, None, None]
+
+    def shuffled(
+        self,
+        ask: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        shares: NDArray[np.float64],
+        permutations: int,
+        seed: int,
+    ) -> NDArray[np.float64]:
+        """What `ask` says of `label_sums` with the labels dealt out at random: `[shuffle, ...]`."""
+        rng = np.random.default_rng((seed, _digest(self.shares)))
+        deals = (rng.permutation(self.codes) for _ in range(permutations))
+        answers = [ask(self.label_sums(shares, codes)) for codes in deals]
+        return np.array(answers) if answers else ask(self.label_sums(shares))[None][:0]
+
+    def expert_column(self, codes: NDArray[np.intp]) -> pd.Categorical:
+        """A column of experts, by their place."""
+        return pd.Categorical.from_codes(codes, categories=self.experts)  # pyright: ignore[reportArgumentType]  (pandas-stubs knows lists only)
 
 
 def _sequences(frame: pd.DataFrame, value: Value) -> _Sequences:
@@ -200,18 +224,27 @@ def _sequences(frame: pd.DataFrame, value: Value) -> _Sequences:
     return _Sequences(shares, codes, list(labels), list(layers), cells.experts)
 
 
+def _digest(shares: NDArray[np.float64]) -> int:
+    """A number that depends on the routing, but not on its last bits or on the experts' order.
+
+    With one set of shuffles for all data the p-values would be off, always to the same side.
+    """
+    coarse = np.floor(np.sort(shares, axis=-1) * 997.13).astype(np.int64)
+    return crc32(coarse.tobytes())
+
+
 def _excess(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far each label's share is above the mean over labels, `[label, layer, expert]`."""
     return means - means.mean(axis=0)
 
 
-def _information(weights: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
-    labels = np.zeros((len(codes), codes.max(initial=0) + 1))
-    labels[np.arange(len(codes)), codes] = 1
-    joint = labels.T @ weights
-    return max(0.0, _bits(joint.sum(1)) + _bits(joint.sum(0)) - _bits(joint.ravel()))
+def _information(joint: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mutual information in bits, `[layer]`, of joint amounts `[label, layer, expert]`."""
+    cells = joint.swapaxes(0, 1)  # a layer's texts without any weight add nothing
+    both = _bits(cells.reshape(len(cells), -1))
+    return np.maximum(0.0, _bits(cells.sum(axis=2)) + _bits(cells.sum(axis=1)) - both)
 
 
-def _bits(amounts: NDArray[np.float64] | NDArray[np.intp]) -> float:
-    total = amounts.sum()
-    return float(entropy(amounts / total)) / np.log(2) if total else 0.0
+def _bits(amounts: NDArray[Any]) -> NDArray[np.float64]:
+    """Entropy in bits of amounts over the last axis; 0 where there are none."""
+    return entropy(as_distributions(amounts.astype(np.float64))) / np.log(2)

@@ -86,7 +86,7 @@ def label_figure(shares: pd.DataFrame) -> go.Figure:
     table = shares.pivot(index="label", columns="expert", values="share")
     table = table.iloc[np.argsort(table.to_numpy().argmax(axis=1), kind="stable")]
     return _heat_figure(
-        table.to_numpy(), names, _plain(table.index), "Who handles which label", unit="share"
+        table.to_numpy(), names, _plain(table.index), "Share of each expert, by label", unit="share"
     )
 
 
@@ -97,7 +97,7 @@ def depth_figure(shares: pd.DataFrame, owners: pd.DataFrame) -> go.Figure:
     own = shares[shares["expert"].astype(str) == shares["label"].map(owner).astype(str)]
     table = own.pivot(index="label", columns="layer", values="share").loc[_by_owner(owners)]
     rows = [f"{_shown(label)} → {names[owner[label]]}" for label in table.index]
-    title = "Where in the network: share of each label's expert"
+    title = "Where in the network: share of each label's owner"
     figure = _heat_figure(table.to_numpy(), list(table.columns), rows, title, unit="share")
     return figure.update_xaxes(**_layer_axis(table.columns))
 
@@ -278,11 +278,12 @@ def _plain(values: Any) -> list[str]:
 
 
 def _shown(text: object) -> str:
-    """Text in a figure: Plotly reads some of HTML, and hides what is invisible."""
+    """Text in a figure: Plotly reads tags and a few entities, and hides what is invisible."""
     visible = str(text).replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
     visible = "".join(letter if letter.isprintable() else "\ufffd" for letter in visible)
     short = visible if len(visible) <= 40 else f"{visible[:39]}…"
-    return escape(short.replace(" ", "␣") if not short.strip() else short)
+    # Quotation marks as they are: their entities are none of the few.
+    return escape(short.replace(" ", "␣") if not short.strip() else short, quote=False)
 
 
 def _see_through(colour: str) -> str:

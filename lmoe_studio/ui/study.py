@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,15 +22,16 @@ from analysis import (
 )
 from lmoe_studio.errors import ConfigError, StorageError
 from lmoe_studio.tracing.corpus_parts import read_manifest, read_run, runs_in
-from lmoe_studio.ui import figures
+from lmoe_studio.ui import figures, findings
 
 SECTIONS = (
     ("labels", "Which expert handles which label",
      "Mean share of the routing in a label's texts, every text counting the same."),
     ("owners", "Where in the network",
-     "A label's expert is the one whose share is furthest above its mean over all labels."),
+     "Of each label the expert whose share is furthest above its mean over the labels."),
     ("specialisation", "How much the routing says about the label",
-     "Mutual information of label and expert, beside what chance gives."),
+     "Mutual information of label and expert, beside what labels dealt out at random give: 95 % "
+     "of them stay below the dashed line in every layer."),
     ("usage", "How much each expert is used",
      "Mean routing weight; 95 % intervals from drawing the texts anew."),
     ("usage_by_layer", "Usage by layer", "Mean routing weight in each layer."),
@@ -60,7 +60,6 @@ COLUMNS = [
 ]
 """What a study reads of a run."""
 _FLOW_LAYERS = 6
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -169,43 +168,29 @@ def _of_labels(frame: pd.DataFrame) -> tuple[list[Section], list[str]]:
         _section("owners", owners, figures.depth_figure(by_layer, owners)),
         _section("specialisation", separation, figures.specialisation_figure(separation)),
     ]
-    best = separation.sort_values("information").iloc[-1]
-    above = int((separation["p_value"] <= _SIGNIFICANT).sum())
-    answers = [_owner_sentence(owner) for owner in owners.itertuples()]
-    answers.append(
-        f"In {above} of {len(separation)} layers the routing says more about the label than shuffled "
-        f"labels do; most in layer {best['layer']:.0f}: {best['information']:.2f} of at most "
-        f"{best['maximum']:.2f} bits, where shuffled labels give {best['baseline']:.2f}."
-    )
+    answers = [*findings.of_owners(owners, shares), findings.of_specialisation(separation)]
     return sections, answers
-
-
-def _owner_sentence(owner: Any) -> str:
-    sure = "" if owner.p_value <= _SIGNIFICANT else " (may be chance)"
-    return (
-        f"{owner.label} is handled by expert {owner.expert}: {owner.share:.0%} of the routing in its "
-        f"texts, {100 * owner.excess:.0f} points above that expert's mean over the labels; most "
-        f"clearly in layer {owner.layer} ({owner.layer_share:.0%}){sure}."
-    )
 
 
 def _of_usage(frame: pd.DataFrame) -> tuple[list[Section], list[str]]:
     total = expert_usage(frame, by=(), resamples=500)
     usage = expert_usage(frame, by=("layer",))
     entropies = routing_entropy(frame, by=("layer",))
-    health = gate_health(frame)
     sections = [
         _section("usage", total, figures.usage_figure(total)),
         _section("usage_by_layer", usage, figures.usage_figure(usage)),
         _section("entropy", entropies, figures.entropy_figure(entropies)),
-        _section("health", health),
     ]
-    bad = health[health["health"] != "good"]
-    told = "The routers of all layers are in good health: none is near collapse."
-    if len(bad):
-        layers = ", ".join(f"{row.layer} ({row.health})" for row in bad.itertuples())
-        told = f"Routers to look at, by layer: {layers}."
-    return sections, [told]
+    tokens = _tokens_in(frame)
+    if tokens < findings.FEWEST_TOKENS:
+        return sections, [findings.too_few(tokens)]
+    health = gate_health(frame)
+    return [*sections, _section("health", health)], [findings.of_health(health)]
+
+
+def _tokens_in(frame: pd.DataFrame) -> int:
+    one = frame[frame["layer"] == frame["layer"].iloc[0]]
+    return len(one[["sequence", "position"]].drop_duplicates())
 
 
 def _of_pairs(frame: pd.DataFrame) -> tuple[list[Section], list[str]]:

@@ -322,13 +322,46 @@ def test_specialisation_ignores_what_labels_are_called(frame):
     assert_frame_equal(specialisation(frame)[columns], specialisation(renamed)[columns])
 
 
-def test_chance_labels_are_rarely_called_significant():
+@pytest.fixture(scope="module")
+def chance_p_values():
+    """The smallest p-values of the layers and of the owners in 200 studies of random labels."""
     rng = np.random.default_rng(3)
     found = []
-    for _ in range(40):
-        frame = make_frame(rng.dirichlet([1] * 3, (12, 1, 1)), labels=list("ab" * 6))
-        found.append(specialisation(frame, permutations=60)["p_value"].iloc[0])
-    assert np.mean(np.array(found) <= 0.05) <= 0.15
+    for _ in range(200):
+        texts = rng.dirichlet([1] * 3, (12, 1, 1)) + rng.dirichlet([1] * 3, (12, 1, 4))
+        frame = make_frame(texts / 2, labels=rng.permutation(list("abcd" * 3)).tolist())
+        asked = (specialisation(frame, permutations=100), label_owners(frame, permutations=100))
+        found.append([table["p_value"].min() for table in asked])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2])
+def test_random_labels_are_called_significant_no_more_often_than_the_level(chance_p_values, level):
+    studies = len(chance_p_values)
+    most = level * studies + 2.33 * np.sqrt(studies * level * (1 - level))  # 99 % of the time
+    for family in chance_p_values.T:
+        assert (family <= level).sum() <= most
+    assert (chance_p_values <= level / 2).any(axis=1).sum() <= most
+
+
+def test_true_owners_are_found_among_many_labels_and_layers():
+    rng = np.random.default_rng(4)
+    labels = np.arange(30) % 3
+    weights = 0.7 * rng.dirichlet([1] * 3, (30, 1, 4)) + 0.3 * np.eye(3)[labels][:, None, None]
+    frame = make_frame(weights, labels=[EXPERTS[label] for label in labels])
+    owners = label_owners(frame)
+    assert owners["expert"].tolist() == owners["label"].tolist() == owners["top_expert"].tolist()
+    assert (owners["p_value"] <= 0.025).all()
+    assert (specialisation(frame)["p_value"] <= 0.025).all()
+
+
+def test_routing_that_knows_no_labels_is_never_above_chance():
+    frame = make_frame(np.full((8, 2, 2, 3), 1 / 3), labels=list("ab" * 4))
+    assert specialisation(frame)["p_value"].tolist() == [1, 1]
+    assert label_owners(frame)["p_value"].tolist() == [1, 1]
+    table = specialisation(frame, permutations=0)
+    assert table["baseline"].isna().all()
+    assert table["p_value"].tolist() == [1, 1]
 
 
 def test_label_shares_and_owners_by_hand():
@@ -346,6 +379,8 @@ def test_label_shares_and_owners_by_hand():
     assert by_layer.loc[(1, "b", "math"), "share"] == pytest.approx(0.5)
     owners = label_owners(frame).set_index("label")
     assert owners["expert"].tolist() == ["sql", "math"]
+    assert owners["top_expert"].tolist() == ["sql", "sql"]
+    assert owners["top_share"].tolist() == pytest.approx([0.75, 0.55])
     assert owners["layer"].tolist() == [1, 1]
     assert owners.loc["b", "layer_share"] == pytest.approx(0.5)
     with pytest.raises(FrameError, match="Every text has the label 'a'"):

@@ -34,7 +34,7 @@ def study(frame):
 
 
 def test_a_study_answers_who_owns_what_and_has_a_figure_for_every_question(study):
-    assert sum("is handled by expert" in answer for answer in study.answers) == 3
+    assert sum("its mean" in answer for answer in study.answers) == 3
     assert any("says more about the label than shuffled" in answer for answer in study.answers)
     names = [section.name for section in study.sections]
     assert names == ["labels", "owners", "specialisation", "usage", "usage_by_layer", "entropy",
@@ -102,6 +102,18 @@ def test_texts_in_figures_are_shown_and_not_read_as_html(study):
         if section.figure is not None:
             plain = json.loads(section.figure.to_json())
             assert "<img" not in json.dumps(plain)
+
+
+def test_a_figures_text_is_escaped_once_and_only_where_plotly_unescapes():
+    shown = {
+        '"""': '"""',
+        "it's": "it's",
+        "<b>": "&lt;b&gt;",
+        "&quot;": "&amp;quot;",
+        "\n": "⏎",
+        "  ": "␣␣",
+    }
+    assert [figures._shown(text) for text in shown] == list(shown.values())
 
 
 def test_long_tables_say_that_they_are_cut():
