@@ -95,7 +95,12 @@ def write_adapter(
         for side, matrix in (("A", factors.a), ("B", factors.b)):
             # A copy, because safetensors refuses tensors that share memory.
             copy = matrix.detach().to("cpu", dtype, copy=True)
-            assert copy.dtype in _DTYPES, f"{copy.dtype} is not one of {_DTYPES}"
+            if copy.dtype not in _DTYPES:
+                known = ", ".join(str(one).removeprefix("torch.") for one in _DTYPES)
+                raise AdapterError(
+                    f"An adapter is not written in {str(copy.dtype).removeprefix('torch.')}; give "
+                    f"one of {known} as dtype."
+                )
             tensors[_key(path, side)] = copy.contiguous()
     fields = _config_fields(adapter, base)
     _check_layout(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lmoe_studio.errors import ConfigError, StorageError
+from lmoe_studio.errors import BankError, ConfigError, StorageError
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.adapter_config import MAX_RANK
 from lmoe_studio.experts.bank import ExpertBank
@@ -162,7 +162,11 @@ def _check(bank: ExpertBank, blend: Blend) -> None:
 
 def _block(module: str) -> int:
     match = _BLOCK.search(module)
-    assert match, f"{module} lies in no block"
+    if match is None:
+        raise BankError(
+            f"{module} lies in no block, so the blend of no layer is its own; merge with one blend "
+            "for all layers."
+        )
     return int(match.group(1))
 
 

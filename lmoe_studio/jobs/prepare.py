@@ -37,8 +37,8 @@ def new_folder(jobs: Path) -> tuple[Path, FileLock]:
             continue
         except OSError as error:
             raise StorageError(f"{folder} cannot be made: {error.strerror or error}.") from None
-        assert lock is not None, "nobody else knows this folder"
-        return folder, lock
+        if lock is not None:  # else somebody looks at it for longer than one looks at a folder
+            return folder, lock
 
 
 def fill(folder: Path, config: TrainingConfig, *, copy_data: bool) -> None:

@@ -33,6 +33,11 @@ _CELLS = {
 """Fields that the routing frame holds, and its columns for them."""
 _OWN = "router_weights"
 """Left out where no plan changed anything: then they are the routing weights."""
+_KINDS = {
+    **dict.fromkeys(("token_ids", "ranks", "alternative_ids"), "i"),
+    **dict.fromkeys(("generated", "special", "overridden"), "b"),
+}
+"""NumPy's kind of each array; that of the others is "f"."""
 
 
 def save_trace(trace: RoutingTrace, path: Path | str) -> Path:
@@ -66,7 +71,7 @@ def load_trace(path: Path | str) -> RoutingTrace:
         return _load_parquet(path) if path.suffix == ".parquet" else _load_safetensors(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (KeyError, ValueError, TypeError, AssertionError, pa.ArrowException, SafetensorError):
+    except (LookupError, ValueError, TypeError, AttributeError, pa.ArrowException, SafetensorError):
         raise StorageError(f"{path} is no trace of L-MoE Studio, or is damaged.") from None
 
 
@@ -102,6 +107,12 @@ def _load_safetensors(path: Path) -> RoutingTrace:
 
 
 def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
+    """Raises ValueError where a value is of another kind than it was when it was written."""
+    for name, array in arrays.items():
+        if array.dtype.kind != _KINDS.get(name, "f"):
+            raise ValueError(f"{name} holds {array.dtype}")
+    if not all(isinstance(one, str) for one in (*plain["experts"], *plain["tokens"])):
+        raise ValueError("an expert or a token is no text")
     for name in ("experts", "site_layers", "site_modules", "tokens"):
         plain[name] = None if plain[name] is None else tuple(plain[name])
     plain["alternative_tokens"] = tuple(tuple(row) for row in plain["alternative_tokens"])

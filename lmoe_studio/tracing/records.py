@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 _CELLS = ("router_logits", "router_probs", "router_weights", "routing_weights", "overridden")
+_POSITIONS = ("generated", "special", "logprobs", "ranks", "entropies")
+_PER_POSITION = ("tokens", "alternative_ids", "alternative_logprobs", "alternative_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +79,26 @@ class RoutingTrace:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        cells = (len(self.token_ids), len(self.site_layers), len(self.experts))
-        for name in _CELLS:
+        """Raises ValueError where the fields do not fit each other, as in a damaged file."""
+        positions, sites = len(self.token_ids), len(self.site_layers)
+        cells = (positions, sites, len(self.experts))
+        shapes: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(_CELLS, cells),
+            **dict.fromkeys(_POSITIONS, (positions,)),
+        }
+        if self.contributions is not None:
+            shapes["contributions"] = cells
+        for name, expected in shapes.items():
             shape = getattr(self, name).shape
-            assert shape == cells, f"{name} has shape {shape}, not {cells}"
+            if shape != expected:
+                raise ValueError(f"{name} has shape {shape}, not {expected}")
+        lengths: dict[str, int] = {**dict.fromkeys(_PER_POSITION, positions)}
+        if self.site_modules is not None:
+            lengths["site_modules"] = sites
+        for name, expected in lengths.items():
+            length = len(getattr(self, name))
+            if length != expected:
+                raise ValueError(f"{name} has {length} entries, not {expected}")
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -10,7 +10,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
-from lmoe_studio.errors import LMoEError
+from lmoe_studio.errors import BankError, LMoEError
 
 if TYPE_CHECKING:
     from lmoe_studio.studio import Studio
@@ -44,6 +44,12 @@ class SourceState:
     @property
     def is_loading(self) -> bool:
         return self.progress is not None
+
+    def loaded(self) -> "Studio":
+        """The studio. Raises BankError where there is none yet, though the buttons are off then."""
+        if self.studio is None:
+            raise BankError("No bank is loaded yet; wait until one is.")
+        return self.studio
 
 
 class StudioSource:

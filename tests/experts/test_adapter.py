@@ -272,6 +272,8 @@ def test_writing_and_reading_gives_the_same_adapter(drawn):
 def test_weights_are_saved_in_the_dtype_asked_for(tmp_path):
     adapter = random_adapter([Q0])
     write_adapter(adapter, tmp_path, base="x", dtype=torch.bfloat16)
+    with pytest.raises(AdapterError, match="not written in float64; give one of float32"):
+        write_adapter(adapter, tmp_path / "other", base="x", dtype=torch.float64)
     found = read_adapter(tmp_path, SHAPES).factors[Q0]
     assert torch.equal(found.a, adapter.factors[Q0].a.bfloat16().float())
     assert (tmp_path / "adapter_model.safetensors").stat().st_size < 1000

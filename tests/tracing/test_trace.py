@@ -1,6 +1,9 @@
 """A trace says exactly what ran, and reads back equal."""
 
+import copy
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -172,6 +175,56 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, suffix, damage):
         path.unlink()
     with pytest.raises(StorageError, match=f"trace\\{suffix}"):
         load_trace(path)
+
+
+DAMAGES = {
+    "routing_weights": lambda a: a[:, :, :-1], "router_logits": lambda a: a[:-1],
+    "overridden": lambda a: a[:, :-1], "tokens": lambda t: t[:-1], "special": lambda a: a[1:],
+    "logprobs": lambda a: a[:-1], "alternative_ids": lambda a: a[1:],
+    "alternative_tokens": lambda t: t[1:], "site_layers": lambda t: t[1:],
+    "experts": lambda t: (*t, "one more"), "contributions": lambda a: a[:, :1],
+    "ranks": lambda a: a.astype(np.float32), "generated": lambda a: a.astype(np.int8),
+}  # fmt: skip
+
+
+def damaged(trace, field, damage):
+    """As a file that was changed by hand would read: nothing looks at what is built here."""
+    changed = copy.copy(trace)
+    object.__setattr__(changed, field, damage(getattr(trace, field)))
+    return changed
+
+
+@pytest.fixture(scope="module")
+def contributing():
+    return make_tiny_studio().trace("hello", contributions=True)
+
+
+@pytest.mark.parametrize("field", DAMAGES)
+def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path, contributing, field):
+    path = save_trace(damaged(contributing, field, DAMAGES[field]), tmp_path / "t.safetensors")
+    with pytest.raises(StorageError, match="or is damaged"):
+        load_trace(path)
+
+
+def test_no_flag_of_python_lets_a_damaged_file_pass(tmp_path, contributing):
+    """Under -O an assert is no check."""
+    for field, damage in DAMAGES.items():
+        save_trace(damaged(contributing, field, damage), tmp_path / f"{field}.safetensors")
+    code = (
+        "import sys, pathlib\n"
+        "from lmoe_studio.errors import StorageError\n"
+        "from lmoe_studio.tracing.files import load_trace\n"
+        "assert False, 'these are off'\n"
+        "for path in pathlib.Path(sys.argv[1]).iterdir():\n"
+        "    try:\n"
+        "        load_trace(path)\n"
+        "    except StorageError:\n"
+        "        continue\n"
+        "    print(path.stem)\n"
+    )
+    command = [sys.executable, "-O", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 
 def test_a_trace_in_another_format_is_refused(tmp_path):

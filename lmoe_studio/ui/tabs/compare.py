@@ -183,8 +183,7 @@ def _run(
     with page.runs.running(user_of(request)) as (run, stop):
         yield [_busy(f"{doing}…"), "", *_buttons(busy=True), run, gr.skip()]
         try:
-            studio = page.source.state.studio
-            assert studio is not None, "the buttons are off until there is a studio"
+            studio = page.source.state.loaded()
             work = prepare(studio.card.bank)
             view = yield from _told(in_background(lambda: work(studio, stop), stop), doing)
         except Exception as error:

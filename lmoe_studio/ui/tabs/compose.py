@@ -289,9 +289,8 @@ def _wire_save(page: Page, parts: Parts) -> None:
     def _on_save(form: object) -> Iterator[list[Any]]:
         busy = panels.status_line("Writing the adapter…", tone="loading")
         yield [busy, "", gr.skip()]
-        studio = page.source.state.studio
         try:
-            assert studio is not None, "the button is off until there is a studio"
+            studio = page.source.state.loaded()
             plan = read_form(form, bank=studio.card.bank).plan
             file, difference = _write_adapter(studio, plan, Path(folder.name))
         except Exception as error:
