@@ -148,7 +148,7 @@ def test_the_cross_term_meter_against_full_matrices():
 def test_with_one_expert_the_compositions_do_not_differ(scope):
     studio = make_tiny_studio(router=RouterSettings(scope=scope))
     gap = studio.composition_gap("hello", plan=RoutingPlan([Override.solo("sql")]))
-    assert gap["gap"].max() < 1e-5
+    assert gap["gap"].max() < 1e-4  # what float32 makes of two ways to one norm
 
 
 def test_metering_leaves_the_model_as_it_was():
