@@ -13,6 +13,7 @@ from threading import Thread
 from lmoe_studio.config import Quantize
 from lmoe_studio.errors import ConfigError, LMoEError
 from lmoe_studio.jobs.jobs import Jobs
+from lmoe_studio.ui.environment import settle_environment
 from lmoe_studio.ui.guard import LOOPBACK_HOSTS
 from lmoe_studio.ui.source import model_source
 
@@ -48,6 +49,7 @@ def launch(
     check_address(host, port, password=password)
     if data_folder is not None and not data_folder.is_dir():
         raise ConfigError(f"The data folder {data_folder} is no folder; make it, or name another.")
+    settle_environment(host)
     source = model_source(device, quantize)
     source.start(bank)
     from lmoe_studio.ui.serve import serve  # noqa: PLC0415  (brings Gradio: seconds)
