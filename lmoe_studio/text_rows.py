@@ -7,6 +7,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lmoe_studio.plain_data import PlainDataError, read_json
 MAX_TEXT = 1_000_000  # characters; a longer text, or cell, is no text but a broken file
 _MAX_LINE = 8 * MAX_TEXT  # of JSON and CSV, which escape characters and hold other columns
 _BATCH = 16  # rows of a Parquet file, unpacked at once
+_SAMPLED, _SAMPLE = 5, 40  # rows, and characters of a cell, from which a column is recognised
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 """Where a row stands ("file, line 3"), and its columns."""
@@ -55,6 +57,21 @@ def column_names(path: Path) -> list[str]:
         with _readable(path):
             return list(map(str, pq.read_schema(path).names))
     return list(next(read_rows(path), ("", {}))[1])
+
+
+def column_samples(path: Path) -> dict[str, str]:
+    """The columns of a file, each with the beginning of its first cell that is not blank.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    samples = dict.fromkeys(column_names(path), "")
+    for _, row in islice(read_rows(path), _SAMPLED):
+        for name, value in row.items():
+            if not samples.get(name) and value is not None:
+                cell = " ".join(str(value)[: 10 * _SAMPLE].split())
+                samples[name] = cell if len(cell) <= _SAMPLE else f"{cell[: _SAMPLE - 1]}…"
+    return samples
 
 
 def sha256(path: Path) -> str:

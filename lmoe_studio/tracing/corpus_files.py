@@ -59,7 +59,11 @@ class CorpusFile:
         for column in (self.text_column, self.label_column):
             if column is not None and column not in row:
                 known = did_you_mean(column, map(str, row))
-                raise DataError(f"{where}: there is no column '{column}'; {known}")
+                option = "text_column" if column == self.text_column else "label_column"
+                raise DataError(
+                    f"{where}: there is no column '{column}'; {known} Name another with "
+                    f"{option} (--{option.replace('_', '-')})."
+                )
         text = row[self.text_column]
         if is_missing(text):
             return ""

@@ -11,9 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from lmoe_studio.errors import DataError, TextError
-from lmoe_studio.text_rows import column_names
 from lmoe_studio.tracing.corpus_files import CorpusFile, survey
-from lmoe_studio.ui.pasted import write_pasted
 from lmoe_studio.ui.study import Study, study_of_run
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 400_000
 """Of a corpus that a page studies; what is larger is for the command line."""
 MOST_KEPT = 4
-_LABELS = ("label", "skill", "category", "class", "topic")
 
 
 @dataclass(frozen=True)
@@ -67,27 +64,6 @@ class StudyStore:
     def get(self, user: str, key: object) -> KeptStudy | None:
         """A study of this user, or None."""
         return self._studies.get((user, key)) if isinstance(key, str) else None
-
-
-def given_corpus(pasted: str, uploaded: str | None, folder: Path | None = None) -> Path | None:
-    """The file with the texts someone gave; pasted ones are written down in `folder`."""
-    if uploaded:
-        return Path(uploaded)
-    return write_pasted(pasted, folder) if pasted.strip() and folder is not None else None
-
-
-def columns_of(pasted: str, uploaded: str | None) -> list[str]:
-    """The columns of what someone gave. Raises DataError where it cannot be read."""
-    with TemporaryDirectory() as folder:
-        path = given_corpus(pasted, uploaded, Path(folder))
-        return column_names(path) if path else []
-
-
-def guess_columns(path: Path) -> tuple[str, str | None]:
-    """Which column of a corpus most likely holds the texts, and which the labels."""
-    columns = column_names(path) or ["text"]
-    text = "text" if "text" in columns else columns[0]
-    return text, next((name for name in _LABELS if name in columns and name != text), None)
 
 
 def make_study(

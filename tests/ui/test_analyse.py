@@ -14,15 +14,9 @@ from analysis import label_owners
 from lmoe_studio.errors import DataError
 from lmoe_studio.tracing.corpus_files import CorpusFile
 from lmoe_studio.ui import studies
+from lmoe_studio.ui.corpus_columns import chosen_corpus, columns_of, given_corpus, must_choose
 from lmoe_studio.ui.run_export import write_run
-from lmoe_studio.ui.studies import (
-    StudyStore,
-    columns_of,
-    given_corpus,
-    guess_columns,
-    make_study,
-    pandas_code,
-)
+from lmoe_studio.ui.studies import StudyStore, make_study, pandas_code
 
 ROWS = [
     {"text": f"{label} text {n} <b>=1+1</b>", "skill": label}
@@ -40,7 +34,7 @@ def study(tiny, folder, *, corpus=None, stop=None):
     path = corpus or given_corpus(JSONL, None, folder)
     assert path is not None
     return make_study(
-        tiny, CorpusFile(path, *guess_columns(path)), folder, max_tokens=64,
+        tiny, chosen_corpus(path, None, None), folder, max_tokens=64,
         stop=stop or Event(), on_progress=lambda _: None, on_step=lambda _: None,
     )  # fmt: skip
 
@@ -54,19 +48,48 @@ def test_what_is_pasted_is_read_as_what_it_looks_like(tmp_path):
         path = given_corpus(pasted, None, tmp_path)
         assert path is not None
         assert path.suffix == suffix
-        assert columns_of(pasted, None) == columns
+        assert list(columns_of(pasted, None)) == columns
     assert given_corpus("  \n", None, tmp_path) is None
     assert given_corpus("x", "/some/file.csv", tmp_path) == Path("/some/file.csv")
     with pytest.raises(DataError, match="no JSON"):
         columns_of("{broken", None)
 
 
-def test_columns_are_guessed(tmp_path):
+def test_columns_are_known_by_their_names_chosen_or_asked_for(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("topic,body\nx,y\n")
-    assert guess_columns(path) == ("topic", None)
     path.write_text("skill,text\nx,y\n")
-    assert guess_columns(path) == ("text", "skill")
+    assert chosen_corpus(path, "(automatic)", "(automatic)") == CorpusFile(path, "text", "skill")
+    assert chosen_corpus(path, "skill", "(none)") == CorpusFile(path, "skill", None)
+    assert chosen_corpus(path, "skill", "text") == CorpusFile(path, "skill", "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "a,b\n1,2\n3,4\n"),
+        ("a.csv", "a,b\n,\n1,2\n"),
+        ("a.jsonl", '{"a": 1, "b": 2}\n'),
+        ("a.parquet", [{"a": 1, "b": 2}]),
+    ],
+)
+def test_without_a_text_column_the_others_are_listed_with_a_cell_each(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        pd.DataFrame(content).to_parquet(path)
+    columns = columns_of("", str(path))
+    assert columns == {"a": "1", "b": "2"}
+    assert must_choose(columns)
+    with pytest.raises(DataError, match=r"no column 'text'; choose .* a \(1\), b \(2\)"):
+        chosen_corpus(path, None, None)
+    assert chosen_corpus(path, "a", None).text_column == "a"
+
+
+def test_a_cell_to_know_a_column_by_is_short(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"body": "a\n  b" + "c" * 999_000, "n": None}))
+    assert columns_of("", str(path)) == {"body": "a b" + "c" * 36 + "…", "n": ""}
 
 
 def test_exports_hold_every_row_and_the_same_numbers(tiny, tmp_path):
@@ -154,6 +177,28 @@ def test_what_cannot_be_studied_says_why(tab):
     tab.wait_for_selector("#findings:has-text('no labels')")
     assert tab.locator("#answer-labels:visible").count() == 0
     assert tab.locator("#answer-usage:visible").count() == 1
+
+
+@pytest.mark.slow
+def test_a_file_without_a_text_column_is_asked_about_and_called_by_its_own_name(tab, tmp_path):
+    rows = "".join(f"{n},SELECT {n} FROM a WHERE b,sql\n" for n in range(3))
+    path = tmp_path / "my rows.csv"
+    path.write_text("n,body,skill\n" + rows)
+    tab.set_input_files("#corpus-file input", path)
+    tab.wait_for_selector("#study-notice:has-text('Which column holds the texts?')")
+    assert "body (SELECT 0 FROM a WHERE b)" in tab.inner_text("#study-notice")
+    tab.click("#study")
+    tab.wait_for_selector("#study-notice .problem:has-text('choose the one that holds the texts')")
+    tab.click("#text-column input")
+    tab.click("[role=option]:has-text('body: SELECT 0')")
+    tab.click("#study:not([disabled])")
+    tab.wait_for_selector("#findings li")
+    assert "Texts\n3" in tab.inner_text("#findings")
+    path.write_text("text\nx\ny,z\n")
+    tab.click("#corpus-file [aria-label='Clear']")
+    tab.set_input_files("#corpus-file input", path)
+    tab.click("#study:not([disabled])")
+    tab.wait_for_selector("#study-notice .problem:has-text('my rows.csv, line 3: more cells')")
 
 
 @pytest.mark.slow

@@ -10,8 +10,18 @@ import gradio as gr
 
 from analysis import FrameError
 from lmoe_studio.errors import DataError, LMoEError
-from lmoe_studio.tracing.corpus_files import CorpusFile
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.corpus_columns import (
+    AUTOMATIC,
+    NO_LABELS,
+    choices,
+    chosen_corpus,
+    columns_of,
+    given_corpus,
+    must_choose,
+    which_column,
+)
+from lmoe_studio.ui.file_names import in_words
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.problems import problem_panel
 from lmoe_studio.ui.report import table_html
@@ -21,9 +31,6 @@ from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.studies import (
     KeptStudy,
     StudyStore,
-    columns_of,
-    given_corpus,
-    guess_columns,
     make_study,
     nothing_given,
     pandas_code,
@@ -39,7 +46,6 @@ _STUDY = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-_AUTOMATIC, _NO_LABELS = "(automatic)", "(none)"
 _ROWS_SHOWN = 60
 _EXPORT_NAMES = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSONL", "html": "Report (HTML)"}
 
@@ -107,10 +113,10 @@ def _lay_out() -> Parts:
         )
     with gr.Row(elem_id="corpus-options"):
         text_column = gr.Dropdown(
-            [_AUTOMATIC], value=_AUTOMATIC, label="Texts are in", scale=2, elem_id="text-column"
+            [AUTOMATIC], value=AUTOMATIC, label="Texts are in", scale=2, elem_id="text-column"
         )
         label_column = gr.Dropdown(
-            [_AUTOMATIC, _NO_LABELS], value=_AUTOMATIC, label="Labels are in", scale=2,
+            [AUTOMATIC, NO_LABELS], value=AUTOMATIC, label="Labels are in", scale=2,
             elem_id="label-column",
         )  # fmt: skip
         max_tokens = gr.Number(256, label="Tokens of a text at most", precision=0, minimum=1)
@@ -159,25 +165,21 @@ def _wire_columns(parts: Parts) -> None:
         try:
             columns = columns_of(pasted, uploaded)
         except DataError:
-            columns = []
+            columns = {}
+        labels = [AUTOMATIC, NO_LABELS, *choices(columns)]
+        if must_choose(columns):
+            ask = panels.panel("note", "Which column holds the texts?", which_column(columns))
+            texts = gr.update(choices=choices(columns), value=None)
+            return [texts, gr.update(choices=labels, value=AUTOMATIC), ask]
         return [
-            gr.update(choices=[_AUTOMATIC, *columns], value=_AUTOMATIC),
-            gr.update(choices=[_AUTOMATIC, _NO_LABELS, *columns], value=_AUTOMATIC),
+            gr.update(choices=[AUTOMATIC, *choices(columns)], value=AUTOMATIC),
+            gr.update(choices=labels, value=AUTOMATIC),
+            gr.skip(),
         ]
 
-    outputs = [parts.text_column, parts.label_column]
+    outputs = [parts.text_column, parts.label_column, parts.notice]
     for event in (parts.pasted.blur, parts.file.change):
         event(_on_corpus, [parts.pasted, parts.file], outputs, **_QUIET)
-
-
-def _corpus(path: Path, text_column: str, label_column: str) -> CorpusFile:
-    """The corpus with the columns that were chosen; what was left open is guessed."""
-    text, label = guess_columns(path)
-    if text_column != _AUTOMATIC:
-        text = text_column
-    if label_column != _AUTOMATIC:
-        label = None if label_column == _NO_LABELS else label_column
-    return CorpusFile(path, text, label)
 
 
 def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
@@ -193,8 +195,8 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
     def _on_study(
         pasted: str,
         uploaded: str | None,
-        text_column: str,
-        label_column: str,
+        text_column: str | None,
+        label_column: str | None,
         max_tokens: float | None,
         request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
@@ -204,12 +206,13 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
             return
         with page.runs.running(user) as (run, stop):
             yield _begun(page, parts, run)
+            folder, names = studies.new_folder(), dict[Path, str]()
             try:
-                folder = studies.new_folder()
                 path = given_corpus(pasted, uploaded, folder)
                 if path is None:
                     raise nothing_given()
-                corpus = _corpus(path, text_column, label_column)
+                names = {path: path.name if uploaded else "the pasted text", folder: "the study"}
+                corpus = chosen_corpus(path, text_column, label_column)
                 limit = int(max_tokens or state.studio.card.context_length)
                 seen = _Seen()
 
@@ -238,7 +241,8 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
                 }
             except (DataError, FrameError) as error:
                 title = "The corpus cannot be studied"
-                yield _ended(page, parts, panels.panel("problem", title, str(error)))
+                told = in_words(str(error), names)
+                yield _ended(page, parts, panels.panel("problem", title, told))
             except Exception as error:
                 yield _ended(page, parts, problem_panel(error))
 

@@ -14,6 +14,7 @@ from typing import Any
 from lmoe_studio.errors import DataError
 from lmoe_studio.training.config import EXPERT_NAME
 from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.file_names import in_words
 from lmoe_studio.ui.pasted import write_pasted
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".txt")
@@ -105,9 +106,7 @@ class GivenTexts:
 
     def in_words(self, message: str) -> str:
         """A message with the files called as the person calls them."""
-        for path, name in self.names.items():
-            message = message.replace(str(path), name)
-        return message[:1].upper() + message[1:]
+        return in_words(message, self.names)
 
 
 def read_texts(rows: object, places: Places, folder: Path) -> GivenTexts:
