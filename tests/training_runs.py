@@ -20,3 +20,14 @@ def losses_of(events):
     """Everything that was logged of each step but its speed."""
     steps = [event for event in events if isinstance(event, StepDone)]
     return [{k: v for k, v in vars(event).items() if k not in _MEASURED} for event in steps]
+
+
+def stopping_at(step):
+    """(on_event, should_stop) that stop a run after a step."""
+    seen = []
+
+    def listen(event):
+        if isinstance(event, StepDone):
+            seen.append(event.step)
+
+    return seen, listen, lambda: len(seen) + 1 >= step

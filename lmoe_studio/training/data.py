@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import DataError
-from lmoe_studio.text_rows import sha256
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example, Examples, TextRow, text_rows
@@ -58,12 +57,6 @@ def load_skills(
 def sequences_of(config: TrainingConfig, processes: int = 1) -> int:
     """How many sequences a run reads."""
     return config.steps * config.batch_size * config.gradient_accumulation * processes
-
-
-def fingerprints(config: TrainingConfig) -> dict[str, str]:
-    """sha256 of every data file, by folder and name."""
-    files = [file for skill in config.skills for file in (*skill.train, *skill.held_out)]
-    return {f"{path.parent.name}/{path.name}": sha256(path) for path in files}
 
 
 class MixedSkills(Dataset[dict[str, Any]]):

@@ -10,8 +10,9 @@ import torch
 from analysis.specialisation import specialisation
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.data import SkillData, fingerprints
+from lmoe_studio.training.data import SkillData
 from lmoe_studio.training.evaluate import Evaluation
+from lmoe_studio.training.identity import Digests, bank_digest
 
 _VERSIONS = ("lmoe-studio", "torch", "transformers", "peft", "accelerate")
 
@@ -20,6 +21,7 @@ def with_report(
     bank: ExpertBank,
     config: TrainingConfig,
     skills: list[SkillData],
+    digests: Digests,
     *,
     base: Evaluation,
     trained: Evaluation,
@@ -30,7 +32,8 @@ def with_report(
     """The bank with the report of its training."""
     report: dict[str, Any] = {
         "config": portable(config),
-        "data_sha256": fingerprints(config),
+        "data_sha256": digests,
+        "bank_sha256": bank_digest(config),
         "data": {skill.name: _read(skill) for skill in skills},
         "held_out": {"base": base.losses, "bank": trained.losses},
         "curve": curve,

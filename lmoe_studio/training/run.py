@@ -9,7 +9,7 @@ import torch
 from transformers import set_seed
 
 from lmoe_studio.base_models import BaseModel, load_base
-from lmoe_studio.errors import ConfigError, TrainingError, TrainingStopped
+from lmoe_studio.errors import ConfigError, DataError, TrainingError, TrainingStopped
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.mixture import MixtureModel
@@ -28,6 +28,7 @@ from lmoe_studio.training.events import (
     Resumed,
     ignore,
 )
+from lmoe_studio.training.identity import Digests, digests
 from lmoe_studio.training.processes import Processes
 from lmoe_studio.training.report import with_report
 from lmoe_studio.training.run_folder import RunFolder
@@ -72,7 +73,8 @@ def run_training(
     processes = Processes.here()
     tell: Listener = on_event if processes.is_main else ignore
     folder = run_folder or config.out.with_name(f"{config.out.name}.run")
-    check_destination(config, folder, fresh=fresh)
+    data = digests(config)
+    check_destination(config, data, folder, fresh=fresh, processes=processes.count)
     base = base or _load_base(config, processes, tell)
     if config.sequence_length > base.context_length:
         raise ConfigError(
@@ -84,6 +86,7 @@ def run_training(
         RunFolder.opened(
             folder,
             config,
+            data,
             base.identity,
             fresh=fresh,
             processes=processes.count,
@@ -92,13 +95,15 @@ def run_training(
     ):
         tell(Message("Reading and tokenising the texts"))
         skills = load_skills(config, base.tokenizer, processes=processes.count)
+        if digests(config) != data:
+            raise DataError("The data was changed while it was read; start again.")
         tell(DataReady(tuple(skill.report for skill in skills)))
         set_seed(config.seed)
         model = MixtureModel(base.model, starting_bank(config, base.identity), dtype=torch.float32)
         try:
             choose_trained(model, config)
             trainer = _train(model, config, skills, run, processes, tell, should_stop)
-            bank = _finish(trainer, config, skills, tell)
+            bank = _finish(trainer, config, skills, data, tell)
         finally:
             model.detach()
         if processes.is_main:
@@ -171,7 +176,11 @@ def _train(
 
 
 def _finish(
-    trainer: JointTrainer, config: TrainingConfig, skills: list[SkillData], tell: Listener
+    trainer: JointTrainer,
+    config: TrainingConfig,
+    skills: list[SkillData],
+    data: Digests,
+    tell: Listener,
 ) -> ExpertBank:
     model, step = trainer.mixture, trainer.state.global_step
     if trainer.best is not None:
@@ -185,6 +194,7 @@ def _finish(
         model.to_bank(),
         config,
         skills,
+        data,
         base=before,
         trained=after,
         curve=trainer.curve,

@@ -16,16 +16,11 @@ from typing import Any
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.errors import ResumeError, StorageError
-from lmoe_studio.experts.places import find_bank
 from lmoe_studio.locks import FileLock
 from lmoe_studio.plain_data import read_json
-from lmoe_studio.text_rows import sha256
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
-from lmoe_studio.training.data import fingerprints
-
-FREE = ("name", "out", "device", "keep_checkpoints")
-"""Options that may differ after a resume: they do not change what is learned."""
+from lmoe_studio.training.identity import Digests, differences, run_identity
 
 
 class RunFolder:
@@ -43,6 +38,7 @@ class RunFolder:
         cls,
         folder: Path,
         config: TrainingConfig,
+        data: Digests,
         base: BaseIdentity,
         *,
         fresh: bool,
@@ -54,6 +50,7 @@ class RunFolder:
         Args:
             folder: made if need be.
             config: what is to be trained.
+            data: of its files.
             base: over which base model.
             fresh: throw away what an earlier run left there.
             processes: how many train together.
@@ -63,13 +60,13 @@ class RunFolder:
             ResumeError: the run that was begun there is another one; the message says how.
             StorageError: the folder cannot be written, or another process trains there.
         """
-        identity = _identity(config, base, processes)
+        identity = run_identity(config, data, base, processes)
         with ExitStack() as held:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 if not shared:
                     held.enter_context(_lock(folder))
-                    _begin(folder, identity, fresh=fresh)
+                    _begin(folder, config, identity, fresh=fresh)
                 run = cls(folder, identity)
             except OSError as error:
                 raise StorageError(
@@ -86,18 +83,18 @@ class RunFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _identity(config: TrainingConfig, base: BaseIdentity, processes: int) -> dict[str, Any]:
-    options = config.model_dump(mode="json", exclude=set(FREE))
-    for skill in options["skills"]:
-        del skill["train"], skill["held_out"]  # wherever they lie, their content counts
-    options["router"] = config.router.model_dump(mode="json")
-    return {
-        "options": options,
-        "data": fingerprints(config),
-        "base": base.fingerprint,
-        "bank": sha256(find_bank(config.bank) / "manifest.json") if config.bank else None,
-        "processes": processes,
-    }
+def begun_with(folder: Path) -> dict[str, Any] | None:
+    """The identity of the run that was begun in a folder; None if it is lost, or there is none."""
+    try:
+        values = read_json((folder / "run.json").read_bytes())
+        return values if isinstance(values, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there is something in a run's folder to go on from."""
+    return any((folder / "checkpoints").glob("checkpoint-*"))
 
 
 def _lock(folder: Path) -> FileLock:
@@ -109,48 +106,23 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _begin(folder: Path, identity: dict[str, Any], *, fresh: bool) -> None:
+def _begin(folder: Path, config: TrainingConfig, identity: dict[str, Any], *, fresh: bool) -> None:
     file = folder / "run.json"
     if fresh:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    elif any((folder / "checkpoints").glob("checkpoint-*")):
-        begun = _read(file)
+    elif has_checkpoints(folder):
+        begun = begun_with(folder)
         if begun is not None:  # else each checkpoint tells whether it is of this run
-            _refuse_another(folder, begun, identity)
+            _refuse_another(folder, list(differences(begun, identity, config)))
     staged = file.with_suffix(".new")
     staged.write_text(json.dumps(identity, indent=1, ensure_ascii=False), encoding="utf-8")
     staged.replace(file)
 
 
-def _refuse_another(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    changes = list(_differences(begun, now))
+def _refuse_another(folder: Path, changes: list[str]) -> None:
     if changes:
         shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if changes[4:] else "")
         raise ResumeError(
             f"The unfinished run in {folder} was begun differently ({shown}); put that back, or "
             "start afresh (--fresh), which throws its checkpoints away."
         )
-
-
-def _differences(begun: Any, now: Any, path: str = "") -> Iterator[str]:
-    if isinstance(begun, dict) and isinstance(now, dict):
-        for key in sorted({*begun, *now}):
-            yield from _differences(begun.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(begun, list) and isinstance(now, list) and len(begun) == len(now):
-        for number, (a, b) in enumerate(zip(begun, now, strict=True)):
-            yield from _differences(a, b, f"{path}[{number}]")
-    elif begun != now:
-        part, _, name = path.partition(".")
-        if part in ("base", "bank", "data"):
-            yield f"{name or part} has another content"
-        else:
-            yield f"{name or part} was {json.dumps(begun)}, is {json.dumps(now)}"
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """What the run was begun with; None if it is lost."""
-    try:
-        values = read_json(file.read_bytes())
-        return values if isinstance(values, dict) else None
-    except (OSError, ValueError):
-        return None

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from kill_trials import kill_trials
-from training_runs import losses_of, same
+from training_runs import losses_of, same, stopping_at
 
 from lmoe_studio.errors import ResumeError, StorageError, TrainingStopped
 from lmoe_studio.training import checkpoints as checkpoints_module, trainer as trainer_module
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.events import CheckpointRefused, CheckpointSaved, Resumed, StepDone
+from lmoe_studio.training.identity import digests
 from lmoe_studio.training.run import run_training
 from lmoe_studio.training.run_folder import RunFolder
 
@@ -50,17 +51,6 @@ def write(checkpoints, step, seed=None):
     for name in ("model.safetensors", "optimizer.pt", "inner/rng_state.pth"):
         (staged / name).write_bytes(rng.randbytes(200))
     return checkpoints.publish(step, keep=3)
-
-
-def stopping_at(step):
-    """(on_event, should_stop) that stop a run after a step."""
-    seen = []
-
-    def listen(event):
-        if isinstance(event, StepDone):
-            seen.append(event.step)
-
-    return seen, listen, lambda: len(seen) + 1 >= step
 
 
 def damage(rng, folder):
@@ -262,10 +252,12 @@ def test_a_lost_run_json_is_no_obstacle(base, changed):
 def test_a_kill_while_a_finished_run_is_removed_needs_no_person(
     base, config, tmp_path, monkeypatch
 ):
+    data = digests(config)
+
     def removed(folder, limit):
         """Remove a run's folder, and be killed before the removal of the n-th file or folder."""
         touches = Touches()
-        with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
+        with RunFolder.opened(folder, config, data, base.identity, fresh=False) as run:
             for step in (2, 4):
                 write(run.checkpoints, step)
             with monkeypatch.context() as patched:
@@ -282,7 +274,7 @@ def test_a_kill_while_a_finished_run_is_removed_needs_no_person(
             finished = True
         except Killed:
             limit += 1
-        with RunFolder.opened(folder, config, base.identity, fresh=False) as run:
+        with RunFolder.opened(folder, config, data, base.identity, fresh=False) as run:
             run.checkpoints.newest(lambda *_: None)
     assert limit > 8
 
