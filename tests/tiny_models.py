@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder, Metaspace
 from tokenizers.models import BPE
+from tokenizers.normalizers import Prepend, Replace, Sequence as Normalizers
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
     LlamaConfig,
@@ -40,13 +42,30 @@ def make_tiny_base(seed: int = 0) -> PreTrainedModel:
     return model
 
 
-def make_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and three special ones."""
+def make_tiny_tokenizer(*, bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:
+    """One token a byte, and three special ones, of which some may be put around a text."""
     special = {"<pad>": 0, "<s>": 1, "</s>": 2}
     letters = {letter: 3 + i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
     tokenizer = Tokenizer(BPE(special | letters, []))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
+    around = f"{'<s> ' * bos}$A{' </s>' * eos}"
+    tokenizer.post_processor = TemplateProcessing(
+        single=around, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def make_metaspace_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama 2 reads: a blank before the text, blanks as ▁, `<s>` before it all."""
+    letters = "▁\n" + "".join(map(chr, range(33, 127)))
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {c: 3 + i for i, c in enumerate(letters)}
+    tokenizer = Tokenizer(BPE(vocabulary | {"▁A": 120}, [("▁", "A")]))
+    tokenizer.normalizer = Normalizers([Prepend("▁"), Replace(" ", "▁")])
+    tokenizer.decoder = Metaspace()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
     )

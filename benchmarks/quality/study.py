@@ -101,7 +101,9 @@ class Study:
         count = WIDE if what == "texts" else TEST + VALIDATION
         if (seed, count) not in self._skills:
             config = self._config(row, seed).model_copy(update={"held_out_sequences": count})
-            self._skills = {(seed, count): load_skills(config, self.base.tokenizer)}
+            self._skills = {
+                (seed, count): load_skills(config, self.base.tokenizer, pack_held_out=True)
+            }
         return self._skills[seed, count]
 
     def _config(self, row: Row, seed: int) -> TrainingConfig:

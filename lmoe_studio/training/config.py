@@ -101,7 +101,10 @@ class TrainingConfig(Config):
     batch_size: int = Field(default=4, ge=1, description="Sequences a step and device.")
     sequence_length: int = Field(default=256, ge=8, description="Tokens a sequence.")
     gradient_accumulation: int = Field(
-        default=1, ge=1, description="Batches a step, one after another: less memory, same result."
+        default=1,
+        ge=1,
+        description="Batches a step, one after another: less memory and the same result; where the "
+        "router is balanced, for the time of one more forward pass.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations: less memory, more time."
@@ -140,7 +143,9 @@ class TrainingConfig(Config):
         description="Share of a skill's texts never trained on, where no held-out file is given.",
     )
     held_out_sequences: int = Field(
-        default=24, ge=1, description="A skill, for the evaluation before and after."
+        default=24,
+        ge=1,
+        description="A skill, for the evaluation before and after: texts with as many tokens.",
     )
     eval_every: int | None = Field(
         default=None,
@@ -148,7 +153,7 @@ class TrainingConfig(Config):
         description="Steps between held-out evaluations; none takes a tenth of the steps, at least 5.",
     )
     eval_sequences: int = Field(
-        default=4, ge=1, description="A skill, for the evaluations during training."
+        default=4, ge=1, description="The same for the evaluations during training."
     )
     early_stopping: int | None = Field(
         default=None,

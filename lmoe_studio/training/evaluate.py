@@ -7,6 +7,7 @@ import torch
 
 from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.tracing.batches import batches_of_like_length
 from lmoe_studio.training.data import SkillData, collate
 from lmoe_studio.training.language_loss import learned_tokens, summed_loss
 
@@ -31,14 +32,17 @@ class Evaluation:
 def evaluate(
     model: MixtureModel, skills: list[SkillData], *, batch_size: int = 4, plan: PlanArgument = None
 ) -> Evaluation:
-    """Run every held-out sequence once, with the router or under a plan."""
+    """Run every held-out example once, with the router or under a plan.
+
+    A batch holds as many tokens as `batch_size` of a skill's longest.
+    """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     losses, shares, sequence = {}, [], 0
     for label, skill in enumerate(skills):
         total, count = 0.0, 0
-        for start in range(0, len(skill.held_out), batch_size):
-            examples = skill.held_out[start : start + batch_size]
+        longest = max(map(len, skill.held_out))
+        for examples in batches_of_like_length(skill.held_out, len, batch_size * longest):
             rows = [{"example": example, "skill": label} for example in examples]
             batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
             mask = batch["attention_mask"]

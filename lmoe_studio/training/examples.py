@@ -1,20 +1,26 @@
 """One row of a data file becomes one example: token ids, and which of them are to be learned."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lmoe_studio.errors import DataError
+from lmoe_studio.errors import DataError, TextError
+from lmoe_studio.text_reader import TextReader, shared_length
 from lmoe_studio.text_rows import MAX_TEXT, read_rows
 
 IGNORED = -100
 """Label of a token that is read and not learned (PyTorch's `ignore_index`)."""
 COLUMNS = ("text", "prompt", "response", "messages")
+Kind = Literal["text", "pair", "messages"]
+_KINDS: dict[Kind, set[str]] = {
+    "messages": {"messages"}, "text": {"text"}, "pair": {"prompt", "response"},
+}  # fmt: skip
+_LEARNED: dict[Kind, str] = {"messages": "messages", "text": "text", "pair": "response"}
+"""The column that a row of a kind is learned from."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,14 @@ class Example:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def part(self, start: int, stop: int | None = None) -> "Example":
+        """Some of its tokens."""
+        return Example(self.ids[start:stop], self.labels[start:stop])
+
+    def after(self, other: "Example") -> "Example":
+        """Both in one sequence, the other first."""
+        return Example(other.ids + self.ids, other.labels + self.labels)
+
     @property
     def learned(self) -> int:
         """How many tokens are to be predicted; the first has nothing before it."""
@@ -37,7 +51,7 @@ class Example:
 class TextRow:
     """One row of a data file, checked: a text, a pair or a conversation."""
 
-    kind: Literal["text", "pair", "messages"]
+    kind: Kind
     parts: tuple[tuple[str, str], ...]
     """(role, text); the role of a text is `text`, those of a pair `user` and `assistant`."""
     where: str
@@ -65,77 +79,121 @@ def text_rows(path: Path) -> Iterator[TextRow]:
 class Examples:
     """Makes examples of rows with one tokenizer.
 
-    A text is learned whole; of a pair the response, of a conversation what the assistant says.
+    A text is learned whole; of a pair the response, of a conversation what the assistant says. Each
+    begins as the tokenizer begins a text, or the chat template a conversation, as it will in use.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: Literal["plain", "chat"]
     ) -> None:
-        self._tokenizer = tokenizer
+        self._reader = TextReader(tokenizer)
+        self._end: Any = tokenizer.eos_token_id
         self._template = template
 
+    @property
+    def opening(self) -> list[int]:
+        """What the tokenizer puts before a text."""
+        return self._reader.around[0]
+
     def of(self, row: TextRow) -> Example:
-        """Raises DataError for a conversation, where the base has no chat template that fits."""
+        """Raises DataError for a conversation that the base's chat template refuses."""
         if row.kind == "text":
-            return self._joined([(row.parts[0][1], True)], end=True)
+            return self._ended(self.measured(row))
         if row.kind == "pair" and self._template == "plain":
             (_, prompt), (_, response) = row.parts
-            return self._joined([(f"{prompt}\n", False), (response, True)], end=True)
-        return self._joined(self._turns(row), end=False)
+            start = len(prompt) + 1
+            return self._ended(self._example(f"{prompt}\n{response}", [(start, None)]))
+        try:
+            return self._example(*self._conversation(row), special=False)
+        except TextError as error:
+            raise DataError(f"{row.where}: {error}; give `prompt` and `response`.") from None
 
-    def _joined(self, pieces: Sequence[tuple[str, bool]], *, end: bool) -> Example:
-        ids: list[int] = []
-        labels: list[int] = []
-        for text, learned in pieces:
-            found = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids += found
-            labels += found if learned else [IGNORED] * len(found)
-        if end:
-            closing: Any = self._tokenizer.eos_token_id
-            ids.append(closing)
-            labels.append(closing)
+    def measured(self, row: TextRow) -> Example:
+        """The same to measure a loss on: a text is read as `Studio.evaluate` reads it."""
+        if row.kind != "text":
+            return self.of(row)
+        ids = self._reader.ids(row.parts[0][1])
+        opening = len(self.opening)
+        return Example(ids, [IGNORED] * opening + ids[opening:])
+
+    def special_tokens(self, row: TextRow) -> int:
+        """How many special tokens are written in a row, which are read as their characters."""
+        return sum(len(self._reader.special_tokens(text)) for _, text in row.parts)
+
+    def _example(
+        self, text: str, learned: Sequence[tuple[int, int | None]], *, special: bool = True
+    ) -> Example:
+        """A text read as one; `learned` are stretches of its characters."""
+        cuts = [len(text) if cut is None else cut for stretch in learned for cut in stretch]
+        ids, places = self._reader.cut(text, cuts, special=special)
+        labels = [IGNORED] * len(ids)
+        for start, stop in zip(places[::2], places[1::2], strict=True):
+            labels[start:stop] = ids[start:stop]
         return Example(ids, labels)
 
-    def _turns(self, row: TextRow) -> list[tuple[str, bool]]:
-        """A conversation cut where the assistant begins and ends to speak."""
-        if not self._tokenizer.chat_template:
-            raise DataError(
-                f"{row.where}: the base model has no chat template for conversations; give `text`, "
-                "or `prompt` and `response` with template 'plain'."
-            )
+    def _ended(self, example: Example) -> Example:
+        """With the end of a text, which is learned, unless the tokenizer has put one."""
+        ids, labels = example.ids, example.labels
+        if self._end is None:
+            return example
+        if ids and ids[-1] == self._end:
+            return Example(ids, [*labels[:-1], self._end])
+        return Example([*ids, self._end], [*labels, self._end])
+
+    def _conversation(self, row: TextRow) -> tuple[str, list[tuple[int, int]]]:
+        """A conversation in the chat template, and where in it the assistant speaks."""
         turns = [{"role": role, "content": text} for role, text in row.parts]
-        render = partial(self._tokenizer.apply_chat_template, tokenize=False)
-        cuts, learned = [""], []
+        render = self._reader.chat
+        whole, learned = render(turns), list[tuple[int, int]]()
         for index, turn in enumerate(turns):
-            if turn["role"] == "assistant":
-                cuts.append(str(render(turns[:index], add_generation_prompt=True)))
-                learned.append(False)
-            cuts.append(str(render(turns[: index + 1])))
-            learned.append(turn["role"] == "assistant")
-        if not all(after.startswith(before) for before, after in pairwise(cuts)):
-            raise DataError(
-                f"{row.where}: the base model's chat template rewrites earlier turns, so that it "
-                "cannot be said which tokens are the assistant's; give `prompt` and `response`."
-            )
-        pieces = [after[len(before) :] for before, after in pairwise(cuts)]
-        return list(zip(pieces, learned, strict=True))
+            if turn["role"] != "assistant":
+                continue
+            before = render(turns[:index], to_answer=True) if index else _shared(whole, render)
+            after = whole if index + 1 == len(turns) else render(turns[: index + 1])
+            if not (whole.startswith(after) and after.startswith(before)):
+                raise TextError(
+                    "the base model's chat template rewrites earlier turns, so that it cannot be "
+                    "said which tokens are the assistant's"
+                )
+            learned.append((len(before), len(after)))
+        return whole, learned
+
+
+def _shared(whole: str, render: Callable[[Sequence[dict[str, str]]], str]) -> str:
+    """What stands before the first words of a conversation that the assistant begins."""
+    others = (render([{"role": "assistant", "content": content}]) for content in "01")
+    return whole[: min(shared_length(whole, one) for one in others)]
 
 
 def _row(values: dict[str, Any], where: str) -> TextRow:
-    if values.get("messages") is not None:
-        return _repaired("messages", _messages(values["messages"], where), where)
-    if "text" in values:
-        return _repaired("text", (("text", _string(values, "text", where)),), where)
-    if "prompt" in values and "response" in values:
+    """A row as the one kind that its columns fill; files that were united have empty ones too."""
+    there = [kind for kind, columns in _KINDS.items() if columns <= values.keys()]
+    filled = [kind for kind in there if not _is_empty(values[_LEARNED[kind]])]
+    if len(filled) > 1:
+        names = " and ".join(f"`{_LEARNED[kind]}`" for kind in filled)
+        raise DataError(f"{where}: {names} are both filled; a row is one of them, leave one empty.")
+    if not there:
+        raise DataError(
+            f"{where}: expected `text`, or `prompt` and `response`, or `messages`; got "
+            f"{', '.join(map(str, values)) or 'nothing'}."
+        )
+    kind = (filled or there)[0]
+    if kind == "messages":
+        parts = _messages(values["messages"] or [], where)
+    elif kind == "text":
+        parts = (("text", _string(values, "text", where)),)
+    else:
         parts = (
             ("user", _string(values, "prompt", where)),
             ("assistant", _string(values, "response", where)),
         )
-        return _repaired("pair", parts, where)
-    raise DataError(
-        f"{where}: expected `text`, or `prompt` and `response`, or `messages`; got "
-        f"{', '.join(map(str, values)) or 'nothing'}."
-    )
+    return _repaired(kind, parts, where)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a cell is: null, NaN (a null that pandas wrote), blank, or without an entry."""
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _messages(value: Any, where: str) -> tuple[tuple[str, str], ...]:
@@ -157,7 +215,7 @@ def _messages(value: Any, where: str) -> tuple[tuple[str, str], ...]:
 
 def _string(values: dict[str, Any], column: str, where: str) -> str:
     value = values.get(column)
-    if value is None:
+    if _is_empty(value):
         return ""
     if not isinstance(value, str):
         raise DataError(f"{where}: '{column}' is {type(value).__name__}, not text.")
@@ -168,9 +226,7 @@ def _string(values: dict[str, Any], column: str, where: str) -> str:
     return value
 
 
-def _repaired(
-    kind: Literal["text", "pair", "messages"], parts: tuple[tuple[str, str], ...], where: str
-) -> TextRow:
+def _repaired(kind: Kind, parts: tuple[tuple[str, str], ...], where: str) -> TextRow:
     clean = tuple((role, text.encode("utf-8", "replace").decode()) for role, text in parts)
     return TextRow(kind, clean, where, repaired=clean != parts)
 

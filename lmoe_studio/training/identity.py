@@ -96,7 +96,7 @@ def _data_changes(skill: SkillConfig, begun: dict[str, Any], now: dict[str, Any]
             yield f"{part} of skill '{skill.name}' has its files in another order"
         else:
             changed = (f for f, a, b in zip(files, before, after, strict=True) if a != b)
-            yield from (f"{file} of skill '{skill.name}' has another content" for file in changed)
+            yield from (f"{file} has another content" for file in changed)
 
 
 def _changes(begun: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from lmoe_studio.errors import ConfigError, DataError, TrainingError, TrainingSt
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.training.arguments import uses_bfloat16
 from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import MixedSkills, SkillData, load_skills, sequences_of
@@ -33,7 +33,7 @@ from lmoe_studio.training.processes import Processes
 from lmoe_studio.training.report import with_report
 from lmoe_studio.training.run_folder import RunFolder
 from lmoe_studio.training.start import choose_trained, skill_labels, starting_bank
-from lmoe_studio.training.trainer import JointTrainer, uses_bfloat16
+from lmoe_studio.training.trainer import JointTrainer
 
 Listener = Callable[[Event], None]
 
@@ -99,7 +99,8 @@ def run_training(
             raise DataError("The data was changed while it was read; start again.")
         tell(DataReady(tuple(skill.report for skill in skills)))
         set_seed(config.seed)
-        model = MixtureModel(base.model, starting_bank(config, base.identity), dtype=torch.float32)
+        bank = starting_bank(config, base.identity, on_progress=lambda line: tell(Message(line)))
+        model = MixtureModel(base.model, bank, dtype=torch.float32)
         try:
             choose_trained(model, config)
             trainer = _train(model, config, skills, run, processes, tell, should_stop)
@@ -143,7 +144,7 @@ def _train(
     tell: Listener,
     should_stop: Callable[[], bool],
 ) -> JointTrainer:
-    few = [replace(s, held_out=s.held_out[: config.eval_sequences]) for s in skills]
+    few = [s.with_held_out(config.eval_sequences * config.sequence_length) for s in skills]
     newest = run.checkpoints.newest(lambda path, reason: tell(CheckpointRefused(str(path), reason)))
     tell(Message("Measuring the base model on held-out texts"))
     base_losses = evaluate(model, few, plan=BASE_ALONE).losses

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lmoe_studio.base_models import BaseIdentity
+from lmoe_studio.base_models import BaseIdentity, Progress, silent
 from lmoe_studio.errors import BaseMismatchError, ConfigError, did_you_mean
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.files import load_bank
@@ -13,12 +13,23 @@ from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.training.config import TrainingConfig
 
+_MAKE = ("kind", "scope", "activation")
+"""Options of a router that its tensors were made for; the others only say how its scores are used."""
 
-def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
+
+def starting_bank(
+    config: TrainingConfig, base: BaseIdentity, *, on_progress: Progress = silent
+) -> ExpertBank:
     """The untrained bank.
 
+    Args:
+        config: what is to be trained.
+        base: over which base model.
+        on_progress: hears that a trained router is not taken over.
+
     Raises:
-        ConfigError: nothing could be trained; or the skills are not the experts of `bank`.
+        ConfigError: nothing could be trained; the skills are not the experts of `bank`; or its router
+            is to stay, and is of another make than the one that the config asks for.
         BankError: there is no such bank, or it was made for another base.
     """
     _require_something_to_learn(config)
@@ -33,15 +44,8 @@ def starting_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
     names = tuple(skill.name for skill in config.skills)
     if config.skill_loss:  # without it a skill needs no expert of its name
         _require_same_experts(config, bank, names)
-    keeps = bank.router == config.router
-    return ExpertBank(
-        config.name,
-        base,
-        bank.experts,
-        config.router,
-        bank.router_state if keeps else {},
-        bank.composition,
-    )
+    state = _starting_router(config, bank, on_progress)
+    return ExpertBank(config.name, base, bank.experts, config.router, state, bank.composition)
 
 
 def choose_trained(model: MixtureModel, config: TrainingConfig) -> None:
@@ -62,6 +66,31 @@ def skill_labels(config: TrainingConfig, bank: ExpertBank) -> list[int]:
     """For each skill the index of the expert of its name; -1 where the bank has none."""
     names = bank.expert_names
     return [names.index(s.name) if s.name in names else -1 for s in config.skills]
+
+
+def _starting_router(
+    config: TrainingConfig, bank: ExpertBank, on_progress: Progress
+) -> dict[str, torch.Tensor]:
+    """The bank's router, which another temperature or top-k takes over as it is."""
+    wanted, there = config.router, bank.router
+    if not bank.router_state:
+        return {}
+    differs = [name for name in _MAKE if getattr(wanted, name) != getattr(there, name)]
+    if not differs:
+        return bank.router_state
+    asked = ", ".join(f"{name} {getattr(wanted, name)}" for name in differs)
+    has = ", ".join(f"{name} {getattr(there, name)}" for name in differs)
+    if config.mode == "experts" and router_class(wanted).learned:
+        raise ConfigError(
+            f"router: {asked} is asked for, and the router of bank '{config.bank}' has {has}, so that "
+            "it cannot stay as it is; ask for the same, for a fixed one (kind uniform or blend), or "
+            "train it too (mode joint)."
+        )
+    on_progress(
+        f"The trained router of bank '{config.bank}' ({has}) is not taken over, as {asked} is asked "
+        f"for: {'a new one learns' if config.mode != 'experts' else 'that one is fixed'}."
+    )
+    return {}
 
 
 def _require_something_to_learn(config: TrainingConfig) -> None:

@@ -1,13 +1,12 @@
 """JointTrainer: transformers' Trainer with the joint loss of an L-MoE and checkpoints that hold.
 
-The language loss is a mean over the tokens of the whole step, all its batches and processes; the
-others are means over one batch of all processes, and then over the batches. So a run of two
-processes equals a run of one with the same sequences.
+Every loss is a mean over the tokens of the whole step, all its batches and processes. So a run of two
+processes, or of small batches one after another, equals a run of one with the same sequences.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PrinterCallback,
@@ -28,22 +26,17 @@ from transformers import (
 )
 
 from lmoe_studio.errors import StorageError, TrainingError
-from lmoe_studio.mixture import MixtureModel, MixtureOutput, whole_tensor
-from lmoe_studio.routing.losses import (
-    expert_load,
-    load_balancing_loss,
-    router_z_loss,
-    routing_shares,
-    skill_loss,
-    token_mean,
-)
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.training.arguments import training_arguments
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import MixedSkills, SkillData, collate
 from lmoe_studio.training.evaluate import evaluate
 from lmoe_studio.training.events import CheckpointSaved, EvalDone, Event, StepDone
 from lmoe_studio.training.gauges import routing_gauges
-from lmoe_studio.training.language_loss import learned_tokens, summed_loss
+from lmoe_studio.training.joint_loss import WholeStep, load_of_step
+from lmoe_studio.training.parameters import restore_parameters, whole_parameters
 from lmoe_studio.training.processes import Processes
 
 _WEIGHTS, _BEST = "model.safetensors", "best.safetensors"
@@ -82,13 +75,13 @@ class JointTrainer(Trainer):
         """
         super().__init__(
             model=model,
-            args=_arguments(config, checkpoints.folder),
+            args=training_arguments(config, checkpoints.folder),
             train_dataset=data,
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (evaluate() reads it)
             data_collator=collate,
             callbacks=[_Stops(self, should_stop)],
         )
-        self.model_accepts_loss_kwargs = True  # so that Trainer counts the tokens of a step
+        self.model_accepts_loss_kwargs = True  # so that Trainer divides nothing itself
         self.config = config
         self.mixture = model
         self.data = data
@@ -102,6 +95,8 @@ class JointTrainer(Trainer):
         """Step and parameters of the best evaluation, where training may stop early."""
         self._tell = on_event if processes.is_main else lambda _: None
         self._sums: dict[str, Tensor] = {}
+        self._step: WholeStep | None = None
+        self._router_learns = router_class(config.router).learned
         self._clock = time.monotonic()
         self._staging = False
         for callback in (PrinterCallback, ProgressCallback):
@@ -143,10 +138,11 @@ class JointTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Tensor | Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:
         output = model(inputs["input_ids"], inputs["attention_mask"], record=True)
-        parts = self._parts(output, inputs, num_items_in_batch)
+        assert self._step is not None
+        parts = self._step.losses(output, inputs)
         config = self.config
         loss = parts["language"] + config.balance_loss * parts["balance"]
         loss = loss + config.z_loss * parts["z"] + self._skill_weight() * parts["skill"]
@@ -154,33 +150,17 @@ class JointTrainer(Trainer):
             self._sums[name] = self._sums.get(name, 0) + part.detach()
         return (loss, output) if return_outputs else loss
 
-    def _parts(
-        self, output: MixtureOutput, inputs: dict[str, Tensor], learned: Tensor | int | None
-    ) -> dict[str, Tensor]:
-        """The losses, each scaled so that sums over batches and means over processes are right."""
-        routing, mask = output.routing, inputs["attention_mask"].bool()
-        assert routing is not None
-        probs, count = routing.probs, self.processes.count
-        if self.config.router.activation == "sigmoid":
-            probs = routing_shares(probs)
-        tokens = mask.sum()
-        load = expert_load(probs.detach(), mask)
-        if count > 1:
-            sums = self.processes.sum(torch.cat([(load * tokens).flatten(), tokens[None].float()]))
-            load, tokens = (sums[:-1] / sums[-1]).view_as(load), tokens * count / sums[-1]
-        else:
-            tokens = 1.0  # of this process's tokens, and of all processes', the same share
-        share = tokens / self.current_gradient_accumulation_steps
-        language = summed_loss(output.logits, inputs["labels"])
-        if learned is None:
-            learned = learned_tokens(inputs["labels"]) * count
-        return {
-            "language": language * count / learned,
-            "balance": share * load_balancing_loss(probs, mask, load),
-            "z": share * router_z_loss(routing.logits, mask),
-            "skill": share * skill_loss(probs, inputs["skills"], mask),
-            "routing": share * token_mean(routing.weights.detach(), mask),
-        }
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of a step, of which the losses have to know the whole."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self._prepare_inputs(batch) for batch in batches]
+        load = None
+        if len(batches) > 1 and self.config.balance_loss and self._router_learns:
+            load = load_of_step(self.model_wrapped, batches, self.config.router, self.processes)
+        self._step = WholeStep.of(batches, self.config.router, self.processes, load)
+        return batches, items
 
     def _skill_weight(self) -> float:
         done = self.state.global_step / (self.config.steps * self.config.skill_loss_until)
@@ -354,61 +334,3 @@ class _Stops(TrainerCallback):
         if self.trainer.processes.agree(asked, args.device) and state.global_step < state.max_steps:
             self.trainer.stopped = True
             control.should_save = control.should_training_stop = True
-
-
-def uses_bfloat16(config: TrainingConfig) -> bool:
-    """Whether to compute in bfloat16."""
-    if config.precision != "auto":
-        return config.precision == "bfloat16"
-    on_gpu = torch.cuda.is_available() and config.device in ("auto", "cuda")
-    return on_gpu and torch.cuda.is_bf16_supported()
-
-
-def whole_parameters(model: MixtureModel) -> dict[str, Tensor]:
-    """Copies of the parameters with a gradient, by name, on the CPU; parts are put together."""
-    return {
-        name: whole_tensor(parameter.detach()).to("cpu", copy=True).contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def restore_parameters(model: MixtureModel, tensors: dict[str, Tensor]) -> None:
-    """Put such copies back."""
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        value = tensors[name].to(parameter.device)
-        if isinstance(parameter, DTensor):
-            value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
-        parameter.data.copy_(value)
-
-
-def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        activation_checkpointing=config.gradient_checkpointing,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=round(config.warmup * config.steps),
-        max_grad_norm=config.max_grad_norm,
-        bf16=uses_bfloat16(config),
-        use_cpu=config.device == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
-        eval_steps=config.steps_between_evaluations,
-        save_strategy="steps",
-        save_steps=config.steps_between_checkpoints,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        seed=config.seed,
-        data_seed=config.seed,
-    )

@@ -13,7 +13,7 @@ from tiny_models import make_tiny_tokenizer
 
 from lmoe_studio.errors import DataError
 from lmoe_studio.text_rows import read_rows
-from lmoe_studio.training import data as data_module
+from lmoe_studio.training import row_files as row_files_module
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.data import MixedSkills, SkillData, collate, load_skills
 from lmoe_studio.training.events import SkillReport
@@ -228,7 +228,7 @@ def test_a_bomb_stops_before_it_is_unpacked(tmp_path, tokenizer, monkeypatch):
     path = tmp_path / "bomb.parquet"
     texts = pa.array(["x" * 900_000]).dictionary_encode().take(pa.array([0] * 5000))
     pq.write_table(pa.table({"text": texts}), path)
-    monkeypatch.setattr(data_module, "MAX_CHARACTERS", 50_000_000)
+    monkeypatch.setattr(row_files_module, "MAX_CHARACTERS", 50_000_000)
     with pytest.raises(DataError, match="more than 50,000,000 characters"):
         load(path, tokenizer)
 

@@ -30,7 +30,8 @@ def test_two_processes_equal_one_with_the_same_global_batch(config, tmp_path):
     settings = config.model_copy(update={"base": str(tmp_path / "base"), "steps": 20})
     options = {"held_out_sequences": 2, "eval_sequences": 2, "eval_every": 10}
     one, _ = train(settings, tmp_path / "one", processes=1, batch_size=8, **options)
-    two, said = train(settings, tmp_path / "two", processes=2, batch_size=4, **options)
+    options |= {"batch_size": 2, "gradient_accumulation": 2}
+    two, said = train(settings, tmp_path / "two", processes=2, **options)
     assert len(one["curve"]) == len(two["curve"]) == 20
     for a, b in zip(one["curve"], two["curve"], strict=True):
         assert a == pytest.approx(b, abs=1e-4)

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from training_runs import tensors_of
 
 from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.training.trainer import restore_parameters, whole_parameters
+from lmoe_studio.training.parameters import restore_parameters, whole_parameters
 
 
 def train_one_step(shard):
