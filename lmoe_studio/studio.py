@@ -77,6 +77,7 @@ class Studio:
             self.model,
             base.tokenizer,
             self._texts,
+            self._ids,
             context_length=base.context_length,
             turns=self._one_at_a_time,
         )

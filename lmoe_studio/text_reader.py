@@ -79,7 +79,7 @@ class TextReader:
             TextError: there is no template, or it refuses the conversation.
         """
         if not self._tokenizer.chat_template:
-            raise TextError("the base model has no chat template")
+            raise TextError("The base model has no chat template for conversations.")
         typed = [{**turn, "content": self._marked(turn["content"], _TYPED)} for turn in turns]
         try:
             text = self._tokenizer.apply_chat_template(
@@ -88,8 +88,8 @@ class TextReader:
         except Exception as error:  # a template is a program of its own, and may fail with anything
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise TextError(
-                "the base model's chat template refuses the conversation "
-                f"({type(error).__name__}: {reason})"
+                "The base model's chat template refuses the conversation "
+                f"({type(error).__name__}: {reason})."
             ) from None
         return _TYPED_MARK.sub(
             lambda mark: self._special[int(mark[1])].content, self._marked(str(text), _OWN)

@@ -43,6 +43,7 @@ class Author:
         model: MixtureModel,
         tokenizer: PreTrainedTokenizerBase,
         texts: TokenTexts,
+        ids: TokenIds,
         *,
         context_length: int,
         turns: Turns,
@@ -51,7 +52,7 @@ class Author:
         self._tokenizer = tokenizer
         self._texts = texts
         self._context_length = context_length
-        self._ids = TokenIds(tokenizer, context_length)
+        self._ids = ids
         self._turns = turns
 
     def write(
@@ -159,11 +160,7 @@ class Author:
             raise TextError(
                 f"{self._model.bank.base.id} has no chat template; continue the prompt as raw text."
             )
-        messages = [{"role": "user", "content": prompt}]
-        text = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        return self._ids.whole(str(text), new_tokens=new_tokens, special=False)
+        return self._ids.asked(prompt, new_tokens=new_tokens)
 
 
 def _asked(signal: StopSignal) -> Callable[[], bool]:

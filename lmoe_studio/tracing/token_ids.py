@@ -5,13 +5,14 @@ from functools import cached_property
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import ContextLengthError
+from lmoe_studio.text_reader import TextReader
 
 _COUNTED = 100_000
 """Characters that are tokenised in no time, so that the tokens of a text that long are counted."""
 
 
 class TokenIds:
-    """Encodes texts for one model; lone surrogates, which stop a tokenizer, are replaced.
+    """Encodes texts for one model, as training does.
 
     A token stands for no more characters than the longest of the vocabulary has. So the length of a
     text says how many tokens it has at least, and one of many megabytes need not be tokenised.
@@ -20,6 +21,7 @@ class TokenIds:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
+        self._reader = TextReader(tokenizer)
 
     def whole(self, text: str, *, new_tokens: int = 0, special: bool = True) -> list[int]:
         """All tokens of a text.
@@ -36,7 +38,7 @@ class TokenIds:
         if len(text) > max(_COUNTED, limit * self._longest):
             least = -(-len(text) // self._longest)
             raise ContextLengthError(least, limit, new_tokens, at_least=True)
-        ids = self._encode(text, special=special)
+        ids = self._reader.ids(text, special=special)
         if len(ids) + new_tokens > limit:
             raise ContextLengthError(len(ids), limit, new_tokens)
         return ids
@@ -44,11 +46,17 @@ class TokenIds:
     def first(self, text: str, count: int) -> list[int]:
         """The first tokens of a text, however long it is."""
         most = max(_COUNTED, count * self._longest)
-        return self._encode(text[:most], special=True)[:count]
+        return self._reader.ids(text[:most])[:count]
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
-        clean = text.encode("utf-8", "replace").decode()
-        return list(self._tokenizer(clean, add_special_tokens=special)["input_ids"])
+    def asked(self, prompt: str, *, new_tokens: int = 0) -> list[int]:
+        """All tokens of a prompt in the chat template, up to where the assistant is to speak.
+
+        Raises:
+            TextError: the template refuses it.
+            ContextLengthError: see `whole`.
+        """
+        text = self._reader.chat([{"role": "user", "content": prompt}], to_answer=True)
+        return self.whole(text, new_tokens=new_tokens, special=False)
 
     @cached_property
     def _longest(self) -> int:

@@ -106,7 +106,7 @@ class Examples:
         try:
             return self._example(*self._conversation(row), special=False)
         except TextError as error:
-            raise DataError(f"{row.where}: {error}; give `prompt` and `response`.") from None
+            raise DataError(f"{row.where}: {error} Give `prompt` and `response`.") from None
 
     def measured(self, row: TextRow) -> Example:
         """The same to measure a loss on: a text is read as `Studio.evaluate` reads it."""
@@ -152,8 +152,8 @@ class Examples:
             after = whole if index + 1 == len(turns) else render(turns[: index + 1])
             if not (whole.startswith(after) and after.startswith(before)):
                 raise TextError(
-                    "the base model's chat template rewrites earlier turns, so that it cannot be "
-                    "said which tokens are the assistant's"
+                    "The base model's chat template rewrites earlier turns, so that it cannot be "
+                    "said which tokens are the assistant's."
                 )
             learned.append((len(before), len(after)))
         return whole, learned

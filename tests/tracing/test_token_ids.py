@@ -5,21 +5,28 @@ from hypothesis import given, settings, strategies as st
 from tiny_models import make_tiny_studio, make_tiny_tokenizer
 
 from lmoe_studio.errors import ContextLengthError
+from lmoe_studio.text_reader import TextReader
 from lmoe_studio.tracing.token_ids import TokenIds
 
 SPECIAL = len("<pad>")  # the longest token of the tiny vocabulary
 
 
-class Watched:
-    """A tokenizer that notes how many characters it was given."""
+class Watched(TextReader):
+    """A reader that notes how many characters it was given."""
 
     def __init__(self):
-        self.tokenizer, self.most = make_tiny_tokenizer(), 0
-        self.get_vocab = self.tokenizer.get_vocab
+        super().__init__(make_tiny_tokenizer())
+        self.most = 0
 
-    def __call__(self, text, **options):
+    def cut(self, text, cuts, **options):
         self.most = max(self.most, len(text))
-        return self.tokenizer(text, **options)
+        return super().cut(text, cuts, **options)
+
+
+def watched_ids(context_length):
+    watched, ids = Watched(), TokenIds(make_tiny_tokenizer(), context_length)
+    ids._reader = watched
+    return watched, ids
 
 
 @settings(max_examples=60, deadline=None)
@@ -33,8 +40,7 @@ def test_the_first_tokens_are_those_of_the_whole(text, count):
 
 
 def test_a_text_that_must_be_too_long_is_refused_without_the_tokenizer():
-    watched = Watched()
-    ids = TokenIds(watched, 128)
+    watched, ids = watched_ids(128)
     with pytest.raises(ContextLengthError, match=r"has at least 200,000 tokens and .* most 128;"):
         ids.whole("x" * (SPECIAL * 200_000))
     with pytest.raises(ContextLengthError, match=r"at least 20,001 tokens and 7 .*; shorten it"):
@@ -47,8 +53,7 @@ def test_a_text_that_must_be_too_long_is_refused_without_the_tokenizer():
 
 
 def test_a_model_that_reads_much_is_given_much():
-    watched = Watched()
-    ids = TokenIds(watched, 10**6)
+    watched, ids = watched_ids(10**6)
     assert len(ids.whole("x" * 200_000)) == 200_000
     assert len(ids.first("x" * 300_000, 50_000)) == 50_000
     assert watched.most == SPECIAL * 50_000
@@ -66,7 +71,7 @@ def test_every_verb_refuses_or_cuts_a_text_of_megabytes_at_once(tmp_path):
     studio = make_tiny_studio()
     watched = Watched()
     for holder in (studio._ids, studio._author._ids):
-        holder._tokenizer = watched
+        holder._reader = watched
     text = "x" * 1_000_000
     with pytest.raises(ContextLengthError, match="at least 200,000"):
         studio.trace(text)
