@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
-from tokenizers import AddedToken
+from transformers import AddedToken
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import TextError
@@ -62,7 +62,8 @@ class TextReader:
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        ids = [self._own_ids.get(token, token) for token in read["input_ids"]]
+        found: list[int] = read["input_ids"]
+        ids = [self._own_ids.get(token, token) for token in found]
         around = sum(1 for _ in takewhile(bool, reversed(read["special_tokens_mask"])))
         ends = [end for _, end in read["offset_mapping"]]
         last = len(ids) - around
@@ -117,7 +118,9 @@ class TextReader:
 
     @cached_property
     def _special(self) -> list[AddedToken]:
-        return [token for token in self._tokenizer.added_tokens_decoder.values() if token.special]
+        named = set(self._tokenizer.all_special_ids)
+        added: dict[int, Any] = self._tokenizer.added_tokens_decoder
+        return [token for number, token in added.items() if token.special or number in named]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -161,14 +164,14 @@ class TextReader:
         if not any(self.special_tokens(piece) for piece in pieces[::2]):
             whole = _OWN_MARK.sub(lambda mark: self._special[int(mark[1])].content, text)
             return list(self._tokenizer(whole, add_special_tokens=special)["input_ids"])
-        ids = list[int]()
+        ids, tokenizer = list[int](), cast("Any", self._tokenizer)
         for place, piece in enumerate(pieces):
             if place % 2:
                 ids.append(_id_of(self._tokenizer, self._special[int(piece)].content))
             elif piece:
-                tokens = self._tokenizer.tokenize(piece, split_special_tokens=True)
-                ids += self._tokenizer.convert_tokens_to_ids(tokens)
-        return self._tokenizer.build_inputs_with_special_tokens(ids) if special else ids
+                tokens = tokenizer.tokenize(piece, split_special_tokens=True)
+                ids += tokenizer.convert_tokens_to_ids(tokens)
+        return tokenizer.build_inputs_with_special_tokens(ids) if special else ids
 
 
 def shared_length(one: Sequence[Any], other: Sequence[Any]) -> int:

@@ -167,8 +167,8 @@ def _shared(whole: str, render: Callable[[Sequence[dict[str, str]]], str]) -> st
 
 def _row(values: dict[str, Any], where: str) -> TextRow:
     """A row as the one kind that its columns fill; files that were united have empty ones too."""
-    there = [kind for kind, columns in _KINDS.items() if columns <= values.keys()]
-    filled = [kind for kind in there if not _is_empty(values[_LEARNED[kind]])]
+    there: list[Kind] = [kind for kind, columns in _KINDS.items() if columns <= values.keys()]
+    filled: list[Kind] = [kind for kind in there if not _is_empty(values[_LEARNED[kind]])]
     if len(filled) > 1:
         names = " and ".join(f"`{_LEARNED[kind]}`" for kind in filled)
         raise DataError(f"{where}: {names} are both filled; a row is one of them, leave one empty.")
@@ -177,7 +177,7 @@ def _row(values: dict[str, Any], where: str) -> TextRow:
             f"{where}: expected `text`, or `prompt` and `response`, or `messages`; got "
             f"{', '.join(map(str, values)) or 'nothing'}."
         )
-    kind = (filled or there)[0]
+    kind: Kind = (filled or there)[0]
     if kind == "messages":
         parts = _messages(values["messages"] or [], where)
     elif kind == "text":

@@ -158,7 +158,9 @@ class JointTrainer(Trainer):
         batches = [self._prepare_inputs(batch) for batch in batches]
         load = None
         if len(batches) > 1 and self.config.balance_loss and self._router_learns:
-            load = load_of_step(self.model_wrapped, batches, self.config.router, self.processes)
+            load = load_of_step(
+                self.model_wrapped or self.mixture, batches, self.config.router, self.processes
+            )
         self._step = WholeStep.of(batches, self.config.router, self.processes, load)
         return batches, items
 
