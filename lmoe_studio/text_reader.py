@@ -24,6 +24,12 @@ _TYPED_MARK = re.compile(f"{_TYPED}(\\d+){_END}")
 _OWN_MARK = re.compile(f"{_OWN}(\\d+){_END}")
 
 
+class ChatText(str):
+    """A conversation in a chat template, whose own special tokens are marked."""
+
+    __slots__ = ()
+
+
 class TextReader:
     """Reads with one tokenizer. Lone surrogates, which stop a tokenizer, are replaced."""
 
@@ -51,6 +57,8 @@ class TextReader:
             cuts: places in the text, in characters.
             special: see `ids`.
         """
+        if not isinstance(text, ChatText):
+            text = _RESERVED.sub("\ufffd", text)
         text = text.encode("utf-8", "replace").decode()
         if not self._tokenizer.is_fast:
             ids = self._ids_without_offsets(text, special)
@@ -69,7 +77,7 @@ class TextReader:
         last = len(ids) - around
         return ids, [next((i for i in range(last) if ends[i] > cut), last) for cut in cuts]
 
-    def chat(self, turns: Sequence[Mapping[str, str]], *, to_answer: bool = False) -> str:
+    def chat(self, turns: Sequence[Mapping[str, str]], *, to_answer: bool = False) -> ChatText:
         """A conversation in the base model's chat template, for `ids(…, special=False)`.
 
         Args:
@@ -81,7 +89,7 @@ class TextReader:
         """
         if not self._tokenizer.chat_template:
             raise TextError("The base model has no chat template for conversations.")
-        typed = [{**turn, "content": self._marked(turn["content"], _TYPED)} for turn in turns]
+        typed = [{**turn, "content": self._typed(turn["content"])} for turn in turns]
         try:
             text = self._tokenizer.apply_chat_template(
                 typed, add_generation_prompt=to_answer, tokenize=False
@@ -92,9 +100,8 @@ class TextReader:
                 "The base model's chat template refuses the conversation "
                 f"({type(error).__name__}: {reason})."
             ) from None
-        return _TYPED_MARK.sub(
-            lambda mark: self._special[int(mark[1])].content, self._marked(str(text), _OWN)
-        )
+        marked = self._special_pattern.sub(lambda found: self._mark(_OWN, found[0]), str(text))
+        return ChatText(_TYPED_MARK.sub(lambda mark: self._special[int(mark[1])].content, marked))
 
     def special_tokens(self, text: str) -> list[str]:
         """The special tokens that are written in a text, and read as their characters."""
@@ -108,13 +115,13 @@ class TextReader:
         start = next((i for i in places if ids[i : i + len(bare)] == bare), 0)
         return ids[:start], ids[start + len(bare) :]
 
-    def _marked(self, text: str, kind: str) -> str:
-        """A text with marks in the place of special tokens."""
-        if kind == _TYPED:
-            text = _RESERVED.sub("\ufffd", text)
-        return self._special_pattern.sub(
-            lambda found: f"{kind}{self._numbers[found[0]]}{_END}", text
-        )
+    def _typed(self, text: str) -> str:
+        """A text with marks in the place of special tokens, so that a template's can be told."""
+        text = _RESERVED.sub("\ufffd", text)
+        return self._special_pattern.sub(lambda found: self._mark(_TYPED, found[0]), text)
+
+    def _mark(self, kind: str, token: str) -> str:
+        return f"{kind}{self._numbers[token]}{_END}"
 
     @cached_property
     def _special(self) -> list[AddedToken]:

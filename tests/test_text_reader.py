@@ -45,6 +45,7 @@ def test_an_ordinary_text_is_read_as_the_tokenizer_reads_it(tokenizer):
 def test_special_tokens_that_are_typed_are_characters(tokenizer):
     reader = TextReader(tokenizer)
     text = "price <s>500</s> now<pad>"
+    assert not set(reader.ids("\ufdd10\ufdd2 \ufdd11\ufdd2", special=False)) & {0, 1, 2}
     before, after = reader.around
     ids = reader.ids(text)
     inside = ids[len(before) : len(ids) - len(after)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tiny_models import make_tiny_studio, make_tiny_tokenizer
 
-from lmoe_studio.errors import ContextLengthError
+from lmoe_studio.errors import ContextLengthError, TextError
 from lmoe_studio.text_reader import TextReader
 from lmoe_studio.tracing.token_ids import TokenIds
 
@@ -83,3 +83,25 @@ def test_every_verb_refuses_or_cuts_a_text_of_megabytes_at_once(tmp_path):
     run = studio.trace_corpus([text], out=tmp_path)
     assert (run.tokens, run.cut) == (128, 1)
     assert watched.most <= 100_000
+
+
+def test_a_chat_template_that_refuses_a_prompt_is_one_sentence():
+    studio = make_tiny_studio()
+    studio.tokenizer.chat_template = "{{ raise_exception('system first') }}"
+    with pytest.raises(
+        TextError, match=r"refuses the conversation \(TemplateError: system first\)"
+    ):
+        studio.generate("x", chat=True, max_new_tokens=1)
+
+
+def test_what_is_typed_is_text_to_every_verb(tmp_path):
+    studio = make_tiny_studio()
+    studio.tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+    text = "price <s>500</s> now"
+    assert "".join(studio.trace(text).tokens) == text
+    written = studio.generate(text, max_new_tokens=1, trace=True).trace
+    assert "".join(written.tokens[: len(text)]) == text
+    asked = studio.generate(text, chat=True, max_new_tokens=1, trace=True).trace
+    assert asked.special[: len(text) + 2].sum() == 2
+    run = studio.trace_corpus([text], out=tmp_path)
+    assert run.tokens == len(text)
