@@ -1,9 +1,11 @@
 """The scripts and styles in `assets/`, read as package data."""
 
+import re
 from importlib.resources import files
 
 PAGE_SCRIPTS = (
     "studio.js",
+    "sidebar.js",
     "kept.js",
     "view.js",
     "preview.js",
@@ -50,6 +52,11 @@ DRAWN_STYLES = {
 """Styles of each kind of drawn component, besides those of `pieces.css`; sent once."""
 
 
+_LEFT_OUT = re.compile(r"^[ \t]*//.*\n|^[ \t]+", re.MULTILINE)
+"""Comments that have a line of their own, and indentation: an eighth of all. No script holds a text
+that runs over several lines."""
+
+
 def page_script() -> str:
     """Everything that the page's components call."""
     drawn = (
@@ -57,7 +64,7 @@ def page_script() -> str:
         f"{read_asset(f'{name}.js')}\n}}"
         for name in DRAWN_SCRIPTS
     )
-    return "\n".join([read_asset(*PAGE_SCRIPTS), *drawn])
+    return _LEFT_OUT.sub("", "\n".join([read_asset(*PAGE_SCRIPTS), *drawn]))
 
 
 def drawn_styles() -> str:

@@ -53,6 +53,8 @@ class ComparisonView(TypedDict):
     """Pairs of runs that part, with the position of the first other token."""
     differences: DifferenceMap | None
     warnings: list[str]
+    bank: NotRequired[str]
+    """The bank that was loaded."""
 
 
 def comparison_view(comparison: "Comparison", plans: dict[str, RoutingPlan]) -> ComparisonView:

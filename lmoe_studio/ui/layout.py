@@ -1,5 +1,6 @@
 """build_app: the whole page over a source of studios. A new tab is one line in `TABS`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.components.facts import build_facts, facts_of
 from lmoe_studio.ui.page import Follower, Page, kept
-from lmoe_studio.ui.sidebar import Sidebar, build_sidebar
+from lmoe_studio.ui.sidebar import OPEN_IF_WIDE, Sidebar, build_sidebar
 from lmoe_studio.ui.source import SourceState, StudioSource
 from lmoe_studio.ui.tabs import analyse, compare, compose, explore, train
 from lmoe_studio.ui.traces import TraceStore
@@ -61,11 +62,12 @@ def build_app(
             download=gr.DownloadButton(visible="hidden", elem_id="download"), data_folder=data_folder,
         )  # fmt: skip
         sidebar = build_sidebar(source)
+        app.load(None, None, sidebar.box, js=OPEN_IF_WIDE, queue=False, show_progress="hidden")
         followers = [sidebar.follower]
         with gr.Tabs(elem_id="tabs"):
             for tab in TABS:
-                with gr.Tab(tab.TITLE):
-                    followers.append(tab.build(page))
+                with gr.Tab(tab.TITLE) as place:
+                    followers.append(tab.build(replace(page, place=place)))
         _follow_source(page, sidebar, facts, followers)
     return app
 

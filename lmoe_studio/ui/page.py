@@ -43,10 +43,37 @@ class Page:
     """Rung by whoever asks the source for another bank: any new text."""
     download: gr.DownloadButton
     """Hidden; holds the file that `hand_over` gives."""
+    place: gr.Tab | None = None
+    """The tab that is being built."""
     data_folder: Path | None = None
     """The folder whose files the operator allows to train on."""
     runs: RunBook = field(default_factory=RunBook)
     """Which runs can be stopped."""
+
+    def at_first_look(
+        self,
+        kept: gr.BrowserState,
+        outputs: list[Any],
+        bring_back: Callable[[object, str], dict[Any, Any]],
+    ) -> None:
+        """Bring back what a tab showed before a reload, once: when it is opened first.
+
+        Args:
+            kept: what the browser keeps of it.
+            outputs: what may be written to.
+            bring_back: kept value and user to values of some outputs.
+        """
+        assert self.place is not None, "only a tab is opened"
+        has_looked = gr.State(False)
+
+        def _on_select(looked: object, value: object, request: gr.Request) -> dict[Any, Any]:
+            found = {} if looked is True else bring_back(value, user_of(request))
+            return {has_looked: True, **found}
+
+        self.place.select(
+            _on_select, [has_looked, kept], [has_looked, *outputs], queue=False,
+            show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
 
     def hand_over(self, made: Any) -> None:
         """After an event that put a file into `download`, let the browser save it.

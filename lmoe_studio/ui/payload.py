@@ -37,6 +37,7 @@ class TracePayload(TypedDict):
     """Tokens shown, layers, experts."""
     total: int
     """Tokens of the whole trace."""
+    bank: str
     experts: list[ExpertLook]
     layers: list[int]
     tokens: list[str]
@@ -105,6 +106,7 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         "id": key,
         "shape": (weights.shape[0], weights.shape[1], weights.shape[2]),
         "total": len(trace),
+        "bank": clean(trace.bank),
         "experts": [
             {"name": clean(name), "glyph": expert_glyph(index), "colour": expert_colour(index)}
             for index, name in enumerate(trace.experts)

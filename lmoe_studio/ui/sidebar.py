@@ -9,11 +9,15 @@ from lmoe_studio.ui import panels
 from lmoe_studio.ui.page import Follower
 from lmoe_studio.ui.source import SourceState, StudioSource
 
+OPEN_IF_WIDE = "() => ({ __type__: 'update', open: !isNarrow.matches })"
+"""Where there is room, the sidebar is open from the start (`assets/sidebar.js`)."""
+
 
 @dataclass(frozen=True)
 class Sidebar:
     """What of the sidebar others need."""
 
+    box: gr.Sidebar
     bank: gr.Dropdown
     load: gr.Button
     follower: Follower
@@ -21,7 +25,7 @@ class Sidebar:
 
 def build_sidebar(source: StudioSource) -> Sidebar:
     """Lay out the sidebar; who polls the source fills it."""
-    with gr.Sidebar(width=290, elem_id="sidebar"):
+    with gr.Sidebar(open=False, width=290, elem_id="sidebar") as box:
         card = gr.HTML(
             panels.empty_card("The Studio is starting."), apply_default_css=False, elem_id="bank"
         )
@@ -44,7 +48,7 @@ def build_sidebar(source: StudioSource) -> Sidebar:
             ),
         ]
 
-    return Sidebar(bank, load, Follower([card, bank, load], show))
+    return Sidebar(box, bank, load, Follower([card, bank, load], show))
 
 
 def _card(state: SourceState) -> str:

@@ -32,6 +32,8 @@ class KeptStudy:
     folder: Path
     run: str
     study: Study
+    code: str = ""
+    """The same in pandas."""
 
     @property
     def runs(self) -> Path:

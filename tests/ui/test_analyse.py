@@ -162,6 +162,16 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
     with tab.expect_download() as download:
         tab.click("#study-exports button:has-text('Report')")
     assert "has the largest share" in download.value.path().read_text()
+    found = tab.inner_text("#findings")
+    tab.reload()
+    tab.wait_for_timeout(3500)
+    tab.get_by_role("tab", name="Analyse").click()
+    tab.wait_for_selector("#answer-labels .main-svg")
+    assert tab.inner_text("#findings") == found
+    assert tab.locator(".answer:visible").count() == 10
+    with tab.expect_download() as download:
+        tab.click("#study-exports button:has-text('CSV')")
+    assert pd.read_csv(download.value.path()).equals(table)
 
 
 @pytest.mark.slow

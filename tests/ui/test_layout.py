@@ -1,11 +1,16 @@
 """Tabs that are opened late, banks that change meanwhile: every part has what it needs."""
 
 import random
+import socket
+from functools import partial
 
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio
+from page_server import source_of
 
+from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.ui.serve import serve
 from lmoe_studio.ui.source import StudioSource
 
 PARTS = {
@@ -126,3 +131,83 @@ def test_each_bank_has_its_own_plan_and_the_page_says_what_it_does_not_apply(ope
     load_bank(page, "demo")
     page.wait_for_function("document.querySelectorAll('#composer .row').length === 8")
     assert page.locator("#composer .row [aria-pressed=true]").count() == 2
+
+
+def test_a_bank_changed_in_another_window_is_told_and_what_was_made_before_stays_its_own(
+    open_page, serving
+):
+    address = serving(banks()[0])
+    mine, other = open_page(address), open_page(address)
+    other.fill("#prompt textarea", "one two")
+    other.click("#run")
+    other.wait_for_selector("#workbench .tok")
+    letters = other.locator("#workbench .chip").all_inner_texts()
+    open_tab(other, "Compare")
+    other.fill("#compare-prompt textarea", "one two")
+    other.click("#compare")
+    other.wait_for_selector("#comparison .columns")
+    load_bank(mine, "mine")
+    other.locator("#facts").get_by_text("from demo to mine in another window").wait_for()
+    assert not mine.locator("#facts p").count()
+    said = "This was made with the bank demo, and mine is loaded now."
+    other.locator("#comparison .notices").get_by_text(said).wait_for()
+    other.get_by_role("tab", name="Explore", exact=True).click()
+    other.locator("#workbench .notices").get_by_text(said).wait_for()
+    assert other.locator("#workbench .chip").all_inner_texts() == letters
+    other.get_by_label("Close this note").click()
+    load_bank(mine, "demo")
+    other.locator("#workbench .notices").get_by_text(said).wait_for(state="detached")
+    open_tab(other, "Compose")
+    assert len(rows(other)) == 8
+
+
+def test_a_comparison_outlives_a_reload(page):
+    open_tab(page, "Compare")
+    page.fill("#compare-prompt textarea", "one two")
+    page.click("#compare")
+    page.wait_for_selector("#comparison .columns")
+    texts = page.locator("#comparison .tok").all_inner_texts()
+    page.get_by_text("Sweep one expert's strength").click()
+    page.click("#run-sweep")
+    page.wait_for_selector("#swept table")
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_timeout(3500)
+    open_tab(page, "Compare")
+    page.wait_for_selector("#comparison .columns")
+    assert page.locator("#comparison .tok").all_inner_texts() == texts
+    page.get_by_text("Sweep one expert's strength").click()
+    page.wait_for_selector("#swept table")
+
+
+def test_a_studio_that_is_gone_is_said_and_so_is_what_a_new_one_does_not_have(browser, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = partial(serve, source_of(FakeStudio()), "127.0.0.1", port, jobs=Jobs(tmp_path))
+    app, page = start(), browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{port}")
+        page.wait_for_selector("#run:not([disabled])")
+        open_tab(page, "Compose")
+        page.click("#composer [aria-label='Solo sql']")
+        for tab, act in (("Explore", "#run"), ("Compose", "#generate"), ("Compare", "#compare")):
+            page.get_by_role("tab", name=tab, exact=True).click()
+            page.locator("textarea:visible").first.fill("one two")
+            page.click(act)
+            page.locator(".tok:visible").first.wait_for()
+            page.wait_for_selector(f"{act}:not([disabled])")
+        app.close(verbose=False)
+        page.locator("#status").get_by_text("does not answer").wait_for(timeout=30_000)
+        app = start()
+        page.goto(f"http://127.0.0.1:{port}")
+        page.locator("#status").get_by_text("Ready").wait_for()
+        for tab, place in (("Explore", "#workbench"), ("Compose", "#compose-workbench"),
+                           ("Compare", "#comparison")):  # fmt: skip
+            page.get_by_role("tab", name=tab, exact=True).click()
+            page.locator(f"{place} .gone").get_by_text("no longer has").wait_for()
+        page.get_by_role("tab", name="Compose", exact=True).click()
+        assert page.locator("#composer [aria-pressed=true]").count() == 1
+    finally:
+        page.close()
+        app.close(verbose=False)

@@ -171,11 +171,23 @@ def test_hostile_names_in_the_bank_card_are_shown_as_text(open_page, serving):
     assert page.evaluate("window.hit") is None
 
 
-@pytest.mark.parametrize("width", [1400, 800, 390])
-def test_the_page_fits_its_window(open_page, url, width):
+@pytest.mark.parametrize("width", [1400, 900, 600, 390])
+def test_the_page_fits_its_window_and_the_sidebar_hides_nothing(open_page, url, width):
     page = open_page(url, width=width)
-    if width < 768:
-        page.locator("#sidebar .toggle-button").click()
+    sidebar, handle = page.locator("#sidebar.open"), page.locator("#sidebar .toggle-button")
+    if width > 900:
+        sidebar.wait_for()
+    else:
+        page.wait_for_timeout(500)
+        assert not sidebar.count(), "closed from the start"
+        for close in (
+            lambda: page.keyboard.press("Escape"),
+            lambda: page.mouse.click(width - 9, 400),
+        ):
+            handle.click()
+            sidebar.wait_for()
+            close()
+            sidebar.wait_for(state="detached")
     page.get_by_role("button", name="Mixed").click()
     page.wait_for_selector(".tok")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -164,11 +164,11 @@ let map = null;
 function build() {
   const { value } = props;
   if (!value) return root.replaceChildren();
+  if (value.gone) return root.replaceChildren(make("p", "gone", value.gone));
   columns = value.runs.filter((run) => run.trace).map(makeColumn);
   map = value.differences && makeMap(value.differences);
   stops = [...new Set(value.divergences.map(([, , position]) => position))].sort((a, b) => a - b);
-  const notes = make("div", "notices");
-  notes.append(...value.warnings.map((line) => make("p", "", line)));
+  showNotes();
   root.replaceChildren(notes, makeTable(value.runs));
   if (columns.length) {
     const strips = make("div", "columns");
@@ -184,6 +184,13 @@ function build() {
   }
 }
 
+const notes = make("div", "notices");
+function showNotes() {
+  const { value } = props;
+  if (!value?.runs) return;
+  notes.replaceChildren(...[...otherBank(value), ...value.warnings].map((line) => make("p", "", line)));
+}
+
 function markParting(name, strip, divergences) {
   const own = divergences.filter(([one, other]) => one === name || other === name);
   const positions = own.map(([, , position]) => position);
@@ -196,3 +203,4 @@ function markParting(name, strip, divergences) {
 
 watch("value", build);
 build();
+onStudio(showNotes);

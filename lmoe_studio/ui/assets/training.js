@@ -29,11 +29,23 @@ document.addEventListener("click", (event) => {
 });
 
 const lost = { answered: performance.now(), seen: performance.now(), note: null };
+const GONE = "The Studio does not answer";
+
+// The status line says so as well; what it said before stays in it, and is said again.
+function sayGone(isGone) {
+  const line = document.querySelector("#status .status");
+  const words = line?.querySelector("span");
+  if (!words || isGone === (words.textContent === GONE)) return;
+  if (isGone) Object.assign(line.dataset, { said: words.textContent, look: line.className });
+  words.textContent = isGone ? GONE : line.dataset.said;
+  line.className = isGone ? "status problem" : line.dataset.look;
+}
 
 // Called when the Studio has answered a look.
 function studioAnswered() {
   lost.answered = performance.now();
   lost.note?.remove();
+  sayGone(false);
   lost.note = null;
 }
 
@@ -42,6 +54,7 @@ setInterval(() => {
   const now = performance.now();
   const isSilent = Math.min(now - lost.answered, now - lost.seen) > SILENCE;
   if (document.hidden || !isSilent || lost.note || !document.querySelector("#tabs")) return;
+  sayGone(true);
   lost.note = document.createElement("div");
   lost.note.className = "lost";
   lost.note.setAttribute("role", "alert");

@@ -147,6 +147,8 @@ frame.append(main);
 
 function showEmpty() {
   const empty = make("div", "empty");
+  view.data = null;
+  if (props.value?.gone) empty.append(make("p", "gone", props.value.gone));
   empty.append(make("strong", "", SETUP.empty));
   const steps = make("ol");
   for (const step of SETUP.steps) steps.append(make("li", "", step));
@@ -156,7 +158,7 @@ function showEmpty() {
 
 function showNotices() {
   const { data } = view;
-  const lines = [];
+  const lines = otherBank(data);
   if (data.total > view.T) {
     lines.push(`Showing the first ${view.T.toLocaleString("en")} of ` +
       `${data.total.toLocaleString("en")} tokens; an export has all.`);
@@ -178,7 +180,7 @@ function showNotices() {
 function isStale() {
   const { run } = view.data;
   const plan = SETUP.steered && window.lmoePlan;
-  return Boolean(run && plan && !run.live && plan.signature !== run.signature);
+  return Boolean(run && plan && !run.live && plan.signature !== run.signature && isOfLoadedBank(view.data));
 }
 
 function preview() {
@@ -214,7 +216,7 @@ function saySeen({ series }) {
 
 function build() {
   tooltip.hide();
-  if (!props.value) return showEmpty();
+  if (!props.value?.shape) return showEmpty();
   if (props.value.run?.live) saySeen(props.value.run);
   const grows = view.data?.run && view.data.run.series === props.value.run?.series;
   view.load(props.value);
@@ -250,6 +252,11 @@ function exact() {
 watch("value", build);
 watch("exact", exact);
 if (SETUP.steered) window.addEventListener("lmoe:plan", planChanged);
+onStudio(() => {
+  if (!view.data) return;
+  planChanged();
+  showNotices();
+});
 new MutationObserver(() => heatmap.paint())
   .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 build();

@@ -18,6 +18,11 @@ def build_comparison(**kwargs: Any) -> gr.HTML:
     return build_drawn("comparison", **kwargs)
 
 
-def show_comparison(view: ComparisonView | None) -> dict[str, Any]:
-    """The update that shows a comparison; None empties its place."""
+def show_comparison(view: ComparisonView) -> dict[str, Any]:
+    """The update that shows a comparison."""
     return gr.update(value=view)
+
+
+def show_no_comparison(why: str) -> dict[str, Any]:
+    """The update that says why a comparison that was there before is not shown again."""
+    return gr.update(value={"gone": why})

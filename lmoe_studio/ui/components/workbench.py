@@ -42,6 +42,11 @@ def show_trace(payload: TracePayload) -> dict[str, Any]:
     return gr.update(value=payload, visible=True)
 
 
+def show_no_trace(why: str) -> dict[str, Any]:
+    """The update that says why a trace that was there before is not shown again."""
+    return gr.update(value={"gone": why})
+
+
 def show_exact(cell: ExactCell) -> dict[str, Any]:
     """The update that brings the exact numbers of the selected cell."""
     return gr.update(exact=cell)

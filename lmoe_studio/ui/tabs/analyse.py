@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from lmoe_studio.ui.studies import (
 from lmoe_studio.ui.study import SECTIONS, Section
 
 TITLE = "Analyse"
+KEPT = {"study": ""}
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _STUDY = {
@@ -77,7 +78,6 @@ class Parts:
     code: gr.Code
     exports: dict[RunFormat, gr.Button]
     run: gr.State
-    key: gr.State
 
 
 def build(page: Page) -> Follower:
@@ -137,7 +137,7 @@ def _lay_out() -> Parts:
             }
     return Parts(
         pasted, file, text_column, label_column, max_tokens, start, stop, notice, findings, answers,
-        more, code, exports, gr.State(""), gr.State(""),
+        more, code, exports, gr.State(""),
     )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
     flat = [part for each in parts.answers.values() for part in (each.box, each.plot, each.table)]
     outputs = [
         page.status, parts.notice, parts.start, parts.stop, parts.run, parts.findings, *flat,
-        parts.more, parts.code, parts.key,
+        parts.more, parts.code, page.kept["study"],
     ]  # fmt: skip
     inputs = [
         parts.pasted, parts.file, parts.text_column, parts.label_column, parts.max_tokens,
@@ -232,12 +232,11 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
                 if kept is None:
                     yield _ended(page, parts, panels.panel("note", "Stopped", "Nothing was kept."))
                     return
-                code = pandas_code(corpus, limit, state.studio.card.bank)
+                kept = replace(kept, code=pandas_code(corpus, limit, state.studio.card.bank))
                 yield {
                     **_ended(page, parts, ""),
                     **_shown(parts, kept),
-                    parts.code: code,
-                    parts.key: studies.put(user, kept),
+                    page.kept["study"]: studies.put(user, kept),
                 }
             except (DataError, FrameError) as error:
                 title = "The corpus cannot be studied"
@@ -253,6 +252,19 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
         return gr.update(interactive=False, value="Stopping…")
 
     parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
+
+    def bring_back(key: object, user: str) -> dict[Any, Any]:
+        kept = studies.get(user, key)
+        if kept is not None:
+            return {parts.notice: "", **_shown(parts, kept)}
+        gone = "The Studio no longer has the study that was shown here; study the texts again."
+        return {parts.notice: panels.panel("note", "The study is gone", gone)} if key else {}
+
+    page.at_first_look(
+        page.kept["study"],
+        [parts.notice, parts.findings, *flat, parts.more, parts.code],
+        bring_back,
+    )
 
 
 class _Seen:
@@ -318,6 +330,7 @@ def _shown(parts: Parts, kept: KeptStudy) -> dict[Any, Any]:
         parts.findings: f'<section class="findings"><h2>Findings</h2><ul>{found}</ul>'
         f"<dl>{facts}</dl></section>",
         parts.more: gr.update(visible=True),
+        parts.code: kept.code,
     }
     by_name = {section.name: section for section in study.sections}
     for name, answer in parts.answers.items():
@@ -351,6 +364,9 @@ def _wire_export(page: Page, parts: Parts, studies: StudyStore) -> None:
 
     for kind, button in parts.exports.items():
         made = button.click(
-            _exporter(kind), parts.key, [page.download, parts.notice], api_visibility="private"
+            _exporter(kind),
+            page.kept["study"],
+            [page.download, parts.notice],
+            api_visibility="private",
         )
         page.hand_over(made)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -13,10 +13,16 @@ from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.compared import ComparisonView, comparison_view, sweep_view
-from lmoe_studio.ui.components.comparison import build_comparison, build_picker, show_comparison
+from lmoe_studio.ui.components.comparison import (
+    build_comparison,
+    build_picker,
+    show_comparison,
+    show_no_comparison,
+)
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.plan_form import read_picks
 from lmoe_studio.ui.problems import problem_panel
+from lmoe_studio.ui.results import ResultStore
 from lmoe_studio.ui.runs import in_background
 from lmoe_studio.ui.settings_form import SettingsForm, build_settings
 from lmoe_studio.ui.source import SourceState
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
     from lmoe_studio.studio import Studio
 
 TITLE = "Compare"
-KEPT = {"compared": "", "reference": ""}
+KEPT = {"compared": "", "reference": "", "comparison": "", "sweep": ""}
+_MOST_RESULTS = 24
+"""Comparisons and sweeps of all users that the server keeps."""
 LEAST_STEPS, MOST_STEPS = 3, 7
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -38,6 +46,7 @@ _MODEL = {
 }
 _MOST_CHARACTERS = 100_000
 
+Results = ResultStore[ComparisonView]
 Work = Callable[["Studio", Event], ComparisonView]
 
 
@@ -63,10 +72,10 @@ class Parts:
 
 def build(page: Page) -> Follower:
     """Lay out the tab and wire it."""
-    parts = _lay_out()
-    _wire_compare(page, parts)
-    _wire_sweep(page, parts)
-    _wire_memory(page, parts)
+    parts, results = _lay_out(), Results(_MOST_RESULTS)
+    _wire_compare(page, parts, results)
+    _wire_sweep(page, parts, results)
+    _wire_memory(page, parts, results)
 
     def _on_stop(run: str, request: gr.Request) -> Any:
         page.runs.stop(user_of(request), run)
@@ -118,7 +127,7 @@ def _lay_out() -> Parts:
     )  # fmt: skip
 
 
-def _wire_compare(page: Page, parts: Parts) -> None:
+def _wire_compare(page: Page, parts: Parts, results: Results) -> None:
     def _on_compare(
         prompt: str, picks: object, reference: str, length: object, greedy: object,
         temperature: object, seed: object, chat: object, request: gr.Request,
@@ -136,13 +145,13 @@ def _wire_compare(page: Page, parts: Parts) -> None:
 
             return compare
 
-        yield from _run(page, request, work, "Comparing")
+        yield from _run(page, request, work, results, "Comparing")
 
     inputs = [parts.prompt, parts.picker, parts.reference, *parts.settings.inputs]
-    parts.compare.click(_on_compare, inputs, _outputs(page, parts, parts.comparison), **_MODEL)
+    parts.compare.click(_on_compare, inputs, _outputs(page, parts, "comparison"), **_MODEL)
 
 
-def _wire_sweep(page: Page, parts: Parts) -> None:
+def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
     def _on_sweep(
         prompt: str, picks: object, reference: str, expert: str, steps: float, length: object,
         greedy: object, temperature: object, seed: object, chat: object, request: gr.Request,
@@ -163,33 +172,44 @@ def _wire_sweep(page: Page, parts: Parts) -> None:
 
             return sweep
 
-        yield from _run(page, request, work, "Sweeping")
+        yield from _run(page, request, work, results, "Sweeping")
 
     inputs = [
         parts.prompt, parts.picker, parts.reference, parts.expert, parts.steps,
         *parts.settings.inputs,
     ]  # fmt: skip
-    parts.sweep.click(_on_sweep, inputs, _outputs(page, parts, parts.swept), **_MODEL)
+    parts.sweep.click(_on_sweep, inputs, _outputs(page, parts, "sweep"), **_MODEL)
 
 
-def _outputs(page: Page, parts: Parts, shown: gr.HTML) -> list[Any]:
-    return [page.status, parts.notice, parts.compare, parts.sweep, parts.stop, parts.run, shown]
+def _outputs(page: Page, parts: Parts, name: Literal["comparison", "sweep"]) -> list[Any]:
+    shown = parts.comparison if name == "comparison" else parts.swept
+    return [
+        page.status, parts.notice, parts.compare, parts.sweep, parts.stop, parts.run, shown,
+        page.kept[name],
+    ]  # fmt: skip
 
 
 def _run(
-    page: Page, request: gr.Request, prepare: Callable[[str], Work], doing: str
+    page: Page,
+    request: gr.Request,
+    prepare: Callable[[str], Work],
+    results: Results,
+    doing: str,
 ) -> Iterator[list[Any]]:
     """Do something long with the studio; however it ends, the page shows it."""
-    with page.runs.running(user_of(request)) as (run, stop):
-        yield [_busy(f"{doing}…"), "", *_buttons(busy=True), run, gr.skip()]
+    user, same = user_of(request), [gr.skip(), gr.skip()]
+    with page.runs.running(user) as (run, stop):
+        yield [_busy(f"{doing}…"), "", *_buttons(busy=True), run, *same]
         try:
             studio = page.source.state.loaded()
             work = prepare(studio.card.bank)
             view = yield from _told(in_background(lambda: work(studio, stop), stop), doing)
         except Exception as error:
-            yield [_ready(page), problem_panel(error), *_buttons(busy=False), "", gr.skip()]
+            yield [_ready(page), problem_panel(error), *_buttons(busy=False), "", *same]
             return
-        yield [_ready(page), "", *_buttons(busy=False), "", show_comparison(view)]
+        view["bank"] = clean(studio.card.bank)
+        key = results.put(user, view)
+        yield [_ready(page), "", *_buttons(busy=False), "", show_comparison(view), key]
 
 
 def _told(
@@ -202,7 +222,7 @@ def _told(
         except StopIteration as end:
             return end.value
         try:
-            yield [_busy(f"{doing}: {seconds:.0f} s"), *[gr.skip() for _ in range(6)]]
+            yield [_busy(f"{doing}: {seconds:.0f} s"), *[gr.skip() for _ in range(7)]]
         except GeneratorExit:
             work.close()
             raise
@@ -253,11 +273,28 @@ def _on_source(state: SourceState) -> list[Any]:
     return [notice, idle, idle, gr.skip()]
 
 
-def _wire_memory(page: Page, parts: Parts) -> None:
-    """Bring back what was typed when the page is reloaded; the picked plans keep themselves."""
+def _wire_memory(page: Page, parts: Parts, results: Results) -> None:
+    """Bring back what was typed and shown before a reload; the picked plans keep themselves."""
+    for name, shown in (("comparison", parts.comparison), ("sweep", parts.swept)):
+        page.at_first_look(page.kept[name], [shown], _shown_again(results, name, shown))
     take = "(beginning, typed) => beginning || typed"
     parts.same.click(None, [page.kept["beginning"], parts.prompt], parts.prompt, js=take, **_QUIET)
     bring_back = "(saved, typed) => typed || saved || ''"
     for box, name in ((parts.prompt, "compared"), (parts.reference, "reference")):
         box.change(None, box, page.kept[name], js="(text) => text", **_QUIET)
         page.app.load(None, [page.kept[name], box], box, js=bring_back, **_QUIET)
+
+
+def _shown_again(
+    results: Results, name: str, shown: gr.HTML
+) -> Callable[[object, str], dict[Any, Any]]:
+    """What brings back a comparison or a sweep that the browser knows the id of."""
+
+    def bring_back(key: object, user: str) -> dict[Any, Any]:
+        view = results.get(user, key)
+        if view is not None:
+            return {shown: show_comparison(view)}
+        gone = f"The Studio no longer has the {name} that was shown here; run it again."
+        return {shown: show_no_comparison(gone)} if key else {}
+
+    return bring_back

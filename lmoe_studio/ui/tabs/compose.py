@@ -17,6 +17,7 @@ from lmoe_studio.ui.components.composer import build_composer, show_plan
 from lmoe_studio.ui.components.workbench import (
     answer_pick,
     build_workbench,
+    show_no_trace,
     show_trace,
 )
 from lmoe_studio.ui.page import Follower, Page, user_of
@@ -255,7 +256,8 @@ def _wire_memory(page: Page, parts: Parts) -> None:
         key, signature = written if isinstance(written, list) and len(written) == 2 else ("", "")
         trace = page.traces.get(user_of(request), key)
         if trace is None or not isinstance(signature, str):
-            return gr.skip()
+            gone = "The Studio no longer has the text that was shown here; generate it again."
+            return show_no_trace(gone) if key else gr.skip()
         payload = trace_payload(trace, key=str(key))
         payload["run"] = RunNote(series=str(key), live=False, signature=signature[:40], notes=[])
         return show_trace(payload)

@@ -11,7 +11,12 @@ import gradio as gr
 
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.components.workbench import answer_pick, build_workbench, show_trace
+from lmoe_studio.ui.components.workbench import (
+    answer_pick,
+    build_workbench,
+    show_no_trace,
+    show_trace,
+)
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.export import TraceFormat, write_trace
 from lmoe_studio.ui.outcome import Outcome, trace_text
@@ -158,7 +163,8 @@ def _wire_memory(page: Page, parts: Parts) -> None:
     def _on_open(key: object, request: gr.Request) -> list[Any]:
         trace = page.traces.get(user_of(request), key)
         if trace is None:
-            return [gr.skip(), gr.skip()]
+            gone = "The Studio no longer has the trace that was shown here; trace the text again."
+            return [show_no_trace(gone) if key else gr.skip(), gr.skip()]
         payload = trace_payload(trace, key=str(key))
         return [show_trace(payload), gr.update(visible=True)]
 
