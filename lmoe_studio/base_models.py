@@ -8,7 +8,6 @@ import copy
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from transformers.utils import logging
 
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import BaseModelError, StorageError
+from lmoe_studio.home import cache_folder
 from lmoe_studio.quantisation import (
     check_quantize,
     full_shapes,
@@ -174,14 +174,6 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in kinds:
         raise BaseModelError(f"dtype '{dtype}' is not one of auto, {', '.join(kinds)}.")
     return kinds[dtype]
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$LMOE_CACHE`, else `lmoe-studio` in the user's cache folder."""
-    own = os.environ.get("LMOE_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmoe-studio"
 
 
 def embedded_folder(on_progress: Progress = silent) -> Path:
