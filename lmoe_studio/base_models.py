@@ -98,7 +98,8 @@ def load_base(
         on_progress: hears each slow step.
 
     Raises:
-        BaseModelError: it cannot be had, is no causal language model, or cannot be quantised so.
+        BaseModelError: it cannot be had, is no causal language model, cannot be quantised so, or
+            its tokenizer has tokens that the model does not know.
         StorageError: no room to unpack the embedded model.
     """
     check_quantize(quantize)
@@ -108,6 +109,7 @@ def load_base(
     on_progress(f"Loading {base}" + (f" in {quantize}" if quantize else ""))
     model = _load_model(base, source, kind, quantize, place)
     tokenizer = load_tokenizer(base)
+    _require_fit(base, model, tokenizer)
     if not quantised_linears(model):  # those lie where they are to run already
         model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
@@ -125,9 +127,15 @@ def load_tokenizer(
     """
     source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise BaseModelError(_why_not_loaded(base, error)) from None
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # a damaged file brings any kind
+        raise BaseModelError(_why_not_loaded(base, error, "tokenizer")) from None
+    if not tokenizer("a b")["input_ids"]:  # what is made where there are no files
+        raise BaseModelError(
+            f"The tokenizer of '{base}' makes no token of a text; put the tokenizer.json that the "
+            "model was trained with beside its weights."
+        )
+    return tokenizer
 
 
 def identify(model: nn.Module, base: str) -> BaseIdentity:
@@ -291,6 +299,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _require_fit(base: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse tokens without an embedding, which would be an IndexError in the midst of a text."""
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
+    unknown = {number: token for token, number in tokenizer.get_vocab().items() if number >= rows}
+    if unknown:
+        first = min(unknown)
+        raise BaseModelError(
+            f"The tokenizer of '{base}' has {len(unknown):,} tokens that the model has no embedding "
+            f"for, the first of them '{unknown[first]}' (number {first:,} of {rows:,}); call the "
+            "model's resize_token_embeddings and save it again, or take the tokenizer that it was "
+            "trained with."
+        )
+
+
 def _load_model(
     base: str, source: str, dtype: torch.dtype, quantize: Quantize | None, device: torch.device
 ) -> PreTrainedModel:
@@ -302,24 +325,30 @@ def _load_model(
             model = AutoModelForCausalLM.from_pretrained(
                 source, config=config, dtype=dtype, use_safetensors=True, **options
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged file brings any kind
         method = quantisation_method(config)
         if method is None:
             raise BaseModelError(_why_not_loaded(base, error)) from None
         raise BaseModelError(
             f"The base model '{base}' is quantised with {method} and could not be loaded: "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{_first_line(error)}"
         ) from None
     settle_quantised(model)
     return model
 
 
-def _why_not_loaded(base: str, error: Exception) -> str:
+def _why_not_loaded(base: str, error: Exception, what: str = "causal language model") -> str:
     if Path(base).is_dir():
-        first = str(error).strip().splitlines()[0]
-        return f"The folder {base} holds no causal language model that can be loaded: {first}"
+        first = _first_line(error)
+        return f"The folder {base} holds no {what} that can be loaded: {first}"
     return (
         f"The base model '{base}' could not be loaded: it is no folder here, and it could not be "
         f"fetched from the Hugging Face hub; check the name and the network, download it to a "
         f"folder and give that, or use the embedded '{EMBEDDED_BASE}'."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

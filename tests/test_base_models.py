@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import make_tiny_base
+from tiny_models import make_tiny_base, make_tiny_tokenizer
 
 from lmoe_studio import base_models
 from lmoe_studio.base_models import (
@@ -55,6 +55,52 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LMOE_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="set LMOE_CACHE to a folder with room"):
         embedded_folder()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_tiny_base().save_pretrained(tmp_path)
+    make_tiny_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_tokens_that_the_model_does_not_know_are_named(folder):
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.add_tokens(["<new>", "<newer>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BaseModelError, match=r"has 2 tokens .* '<new>' \(number 259 of 259\)"):
+        load_base(str(folder), device="cpu")
+
+
+def test_a_model_may_have_room_for_more_tokens(folder):
+    model = make_tiny_base()
+    model.resize_token_embeddings(320)
+    model.save_pretrained(folder)
+    assert len(load_base(str(folder), device="cpu").tokenizer) == 259
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", b"{broken", "holds no tokenizer that can be loaded"),
+        ("tokenizer.json", b'{"version": "1.0"}', "holds no tokenizer that can be loaded"),
+        ("tokenizer.json", None, "tokenizer"),
+        ("tokenizer_config.json", b"[1, 2]", "holds no tokenizer that can be loaded"),
+        ("model.safetensors", b"\0" * 1000, "holds no causal language model that can be loaded"),
+        ("config.json", b"{", "holds no causal language model that can be loaded"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "x"}', "holds no causal language"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": 64}', "holds no causal language"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_sentence(folder, name, content, message):
+    if content is None:
+        (folder / name).unlink()
+        (folder / "tokenizer_config.json").unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(BaseModelError, match=message) as error:
+        load_base(str(folder), device="cpu")
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_id_and_a_folder_without_a_model_are_refused(tmp_path):
