@@ -45,6 +45,16 @@ class TextReader:
         """
         return self.cut(text, (), special=special)[0]
 
+    def continuing(self, text: str) -> list[int]:
+        """The tokens of a text that goes on after another.
+
+        It is read after a line break: at its beginning some tokenizers would put a blank before it.
+        """
+        ids, [place] = self.cut(f"\n{text}", [1], special=False)
+        if ids[:place] == self.ids("\n", special=False):
+            return ids[place:]
+        return self.ids(text, special=False)  # its own line breaks belong together with that one
+
     def cut(
         self, text: str, cuts: Sequence[int], *, special: bool = True
     ) -> tuple[list[int], list[int]]:

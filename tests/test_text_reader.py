@@ -115,3 +115,10 @@ def test_a_template_that_fails_is_a_sentence(template):
 def test_without_a_template_there_is_a_sentence():
     with pytest.raises(TextError, match="has no chat template"):
         TextReader(make_tiny_tokenizer()).chat([{"role": "user", "content": "x"}])
+
+
+def test_what_goes_on_after_a_text_has_no_blank_before_it(tokenizer):
+    reader = TextReader(tokenizer)
+    for text in ("A:b", " A", "\n\nA"):
+        ids = reader.continuing(text)
+        assert tokenizer.decode(reader.ids("Q:a", special=False) + ids) == f"Q:a{text}"

@@ -134,7 +134,7 @@ class Author:
     ) -> dict[str, float]:
         """Log-probability of a reference text after the prompt, under each plan."""
         before = self._read_prompt(prompt, chat=chat)
-        after = self._ids.whole(reference, special=False)
+        after = self._ids.continuing(reference)
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
         scores = score_continuation(

@@ -1,6 +1,7 @@
 """TokenIds: texts become token ids, and no more of a text is tokenised than a model can read."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -23,25 +24,25 @@ class TokenIds:
         self._context_length = context_length
         self._reader = TextReader(tokenizer)
 
-    def whole(self, text: str, *, new_tokens: int = 0, special: bool = True) -> list[int]:
-        """All tokens of a text.
+    def whole(self, text: str, *, new_tokens: int = 0) -> list[int]:
+        """All tokens of a text, with those that the tokenizer puts around it.
 
         Args:
             text: the text.
             new_tokens: how many more are to be written after it.
-            special: with the tokens that the tokenizer puts around a text.
 
         Raises:
             ContextLengthError: together they are more than the model reads.
         """
-        limit = self._context_length
-        if len(text) > max(_COUNTED, limit * self._longest):
-            least = -(-len(text) // self._longest)
-            raise ContextLengthError(least, limit, new_tokens, at_least=True)
-        ids = self._reader.ids(text, special=special)
-        if len(ids) + new_tokens > limit:
-            raise ContextLengthError(len(ids), limit, new_tokens)
-        return ids
+        return self._within(text, self._reader.ids, new_tokens)
+
+    def continuing(self, text: str) -> list[int]:
+        """All tokens of a text that goes on after another.
+
+        Raises:
+            ContextLengthError: they are more than the model reads.
+        """
+        return self._within(text, self._reader.continuing, 0)
 
     def first(self, text: str, count: int) -> list[int]:
         """The first tokens of a text, however long it is."""
@@ -56,7 +57,17 @@ class TokenIds:
             ContextLengthError: see `whole`.
         """
         text = self._reader.chat([{"role": "user", "content": prompt}], to_answer=True)
-        return self.whole(text, new_tokens=new_tokens, special=False)
+        return self._within(text, partial(self._reader.ids, special=False), new_tokens)
+
+    def _within(self, text: str, read: Callable[[str], list[int]], new_tokens: int) -> list[int]:
+        limit = self._context_length
+        if len(text) > max(_COUNTED, limit * self._longest):
+            least = -(-len(text) // self._longest)
+            raise ContextLengthError(least, limit, new_tokens, at_least=True)
+        ids = read(text)
+        if len(ids) + new_tokens > limit:
+            raise ContextLengthError(len(ids), limit, new_tokens)
+        return ids
 
     @cached_property
     def _longest(self) -> int:
