@@ -5,7 +5,7 @@ Also the settings that several folders share. No torch here.
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,8 @@ Composition = Literal["output", "factor"]
 
 Quantize = Literal["4bit", "8bit"]
 """How the base model's linear layers are quantised: NF4, or LLM.int8()."""
+
+_MOST_CLAUSES, _MOST_OF_A_NAME = 5, 120
 
 EMBEDDED_BASE = "smollm2-135m-instruct"
 """The base model that needs no model hub."""
@@ -79,13 +81,13 @@ class RouterSettings(Config):
         "or one for each target linear, reading that linear's input.",
     )
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(default=1.0, ge=1e-6, le=1e6, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=1, description="Keep the k largest; none keeps all.")
     renormalise: bool = Field(
         default=True, description="After top-k, let the kept weights sum as before."
     )
-    blend: dict[str, float] | None = Field(
-        default=None, description="Weight by expert, for kind blend."
+    blend: dict[str, Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]] | None = (
+        Field(default=None, description="Weight by expert, for kind blend.")
     )
 
     @model_validator(mode="after")
@@ -104,15 +106,23 @@ class RouterSettings(Config):
         return ", ".join(parts)
 
 
+def printable(text: str) -> str:
+    """A name from a file, fit for a message: no control characters, cut where too long."""
+    short = text if len(text) <= _MOST_OF_A_NAME else text[:_MOST_OF_A_NAME] + "…"
+    return short if short.isprintable() else repr(short)
+
+
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """The mistakes that a model found, one clause each."""
-    return "; ".join(_sentence(cls, item) for item in error.errors())
+    """The mistakes that a model found, one clause each; of many the first few."""
+    found = error.errors()
+    more = f"; and {len(found) - _MOST_CLAUSES:,} more" if len(found) > _MOST_CLAUSES else ""
+    return "; ".join(_sentence(cls, item) for item in found[:_MOST_CLAUSES]) + more
 
 
 def _sentence(cls: type[BaseModel], item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+    where = printable(".".join(str(part) for part in item["loc"]))
     if item["type"] == "extra_forbidden":
-        hint = did_you_mean(str(item["loc"][-1]), _known_keys(cls, item["loc"][:-1]))
+        hint = did_you_mean(printable(str(item["loc"][-1])), _known_keys(cls, item["loc"][:-1]))
         return f"unknown option '{where}', {hint.rstrip('.')}"
     message = item["msg"].removeprefix("Value error, ")
     given = "" if item["type"] == "missing" else f", got {str(item['input'])[:80]!r}"

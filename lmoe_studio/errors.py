@@ -7,6 +7,7 @@ LMoEError                 catch this to catch them all
 │   └── BankMismatchError a trace was made with another bank
 ├── AdapterError          a LoRA adapter cannot become an expert
 ├── PlanError             a routing plan asks for something this bank cannot do
+├── OverflowedError       the model's numbers are not finite any more
 ├── TextError             nothing to run on
 │   └── ContextLengthError  more tokens than the model can read
 ├── ConfigError           an option is unknown, missing or out of range
@@ -50,6 +51,17 @@ class AdapterError(LMoEError):
 
 class PlanError(LMoEError):
     """A routing plan asks for something this bank cannot do."""
+
+
+class OverflowedError(LMoEError):
+    """The model's numbers are not finite any more, so that they say nothing of any token."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(
+            f"The model gave no finite scores after {tokens:,} tokens: an expert, or the weights "
+            "that the router or a plan give it, are too large for the numbers it computes in; use "
+            "smaller weights, or leave that expert out."
+        )
 
 
 class TextError(LMoEError):

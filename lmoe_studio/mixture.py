@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.errors import AdapterError, PlanError
+from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
@@ -28,6 +28,7 @@ from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterSpec, TokenBatch
+from lmoe_studio.routing.state import check_state
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -70,12 +71,25 @@ class MixtureModel(nn.Module):
     """A frozen base model with a bank attached to it, until `detach`."""
 
     def __init__(
-        self, base: PreTrainedModel, bank: ExpertBank, *, dtype: torch.dtype | None = None
+        self,
+        base: PreTrainedModel,
+        bank: ExpertBank,
+        *,
+        dtype: torch.dtype | None = None,
+        new_routers: bool = False,
     ) -> None:
         """Attach `bank` to `base`, which is changed in place.
 
+        Args:
+            base: the base model.
+            bank: its experts and the state of their routers.
+            dtype: of the experts' parameters; None takes the base's.
+            new_routers: where the bank has no tensors of its routers, start them anew, to be
+                trained; without it such a bank is refused.
+
         Raises:
             BaseMismatchError: the bank does not fit the base model. Nothing is changed.
+            BankError: the routers' tensors are not the ones that these routers need.
             AdapterError: an expert changes a layer outside the decoder blocks.
         """
         super().__init__()
@@ -93,7 +107,11 @@ class MixtureModel(nn.Module):
         self.base = base
         self.sites = self._find_sites()
         self._site_index = {site: index for index, site in enumerate(self.sites)}
-        self.routers = self._build_routers()
+        try:
+            self.routers = self._build_routers(may_be_new=new_routers)
+        except LMoEError:
+            detach_bank(base)
+            raise
         self._hooks = [self._hook(index, block) for index, block in enumerate(blocks)]
         self.num_layers = len(blocks)
         self.folded: FoldedBlend | None = None
@@ -302,24 +320,31 @@ class MixtureModel(nn.Module):
             return ["shared"]
         return [site.module or f"layers.{site.layer}" for site in self.sites]
 
-    def _build_routers(self) -> nn.ModuleList:
+    def _build_routers(self, *, may_be_new: bool) -> nn.ModuleList:
         kind = router_class(self.bank.router)
         embeddings = next(self.base.get_input_embeddings().parameters())
-        routers = []
-        for index, key in enumerate(self._router_keys()):
-            module = self.sites[index].module
-            spec = RouterSpec(
+        modules = [site.module for site in self.sites]
+        places = [self.bank_layers[m].lora_a if m else embeddings for m in modules]
+        widths = {
+            key: place.shape[1] for key, place in zip(self._router_keys(), places, strict=False)
+        }
+        if self.bank.router_state or not may_be_new:
+            check_state(
                 self.bank.router,
-                experts=self.bank.expert_names,
-                d_in=self.bank_layers[module].lora_a.shape[1] if module else embeddings.shape[1],
-                state=self._router_state(key, module),
+                self.bank.router_state,
+                experts=len(self.bank.experts),
+                widths=widths,
+                source=f"Bank '{self.bank.name}'",
             )
-            place = self.bank_layers[module].lora_a if module else embeddings
+        routers = []
+        for (key, width), module, place in zip(widths.items(), modules, places, strict=False):
+            state = self._router_state(key, module)
+            spec = RouterSpec(self.bank.router, self.bank.expert_names, width, state)
             routers.append(kind(spec).to(place.device))
         return nn.ModuleList(routers)
 
     def _router_state(self, key: str, module: str | None) -> dict[str, Tensor]:
-        """The saved tensors of one router; Arrow's prototypes come from the experts themselves."""
+        """The tensors of one router; Arrow's prototypes come from the experts themselves."""
         if self.bank.router.kind == "arrow" and module:
             factors = [expert.adapter.factors.get(module) for expert in self.bank.experts]
             d_in = self.bank_layers[module].lora_a.shape[1]

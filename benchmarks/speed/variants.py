@@ -58,7 +58,18 @@ def random_bank(
             if name.rsplit(".", 1)[-1] in LINEARS
         }
         found.append(Expert(f"e{index}", LoraAdapter(factors)))
-    return ExpertBank("random", base.identity, tuple(found), composition=composition)
+    state = _even_routers(base, found[0].adapter, experts)
+    return ExpertBank(
+        "random", base.identity, tuple(found), router_state=state, composition=composition
+    )
+
+
+def _even_routers(base: BaseModel, adapter: LoraAdapter, experts: int) -> dict[str, torch.Tensor]:
+    """Linear routers, one a block, as they are before any training."""
+    width = base.model.config.hidden_size
+    blocks = {name.split(".layers.")[1].split(".")[0] for name in adapter.factors}
+    weights = {f"layers.{block}.weight": torch.zeros(experts, width) for block in blocks}
+    return weights | {f"layers.{block}.bias": torch.zeros(experts) for block in blocks}
 
 
 class Variants:

@@ -8,12 +8,12 @@ does, and names, shapes and values of its tensors are checked here. PEFT itself 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from lmoe_studio.errors import AdapterError, StorageError
@@ -25,10 +25,19 @@ from lmoe_studio.experts.adapter_config import (
     parse_config,
 )
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
-from lmoe_studio.experts.safetensors_check import HOW_TO_CONVERT, open_regular, read_header, show
+from lmoe_studio.experts.safetensors_check import (
+    HOW_TO_CONVERT,
+    open_regular,
+    read_header,
+    require_size,
+    show,
+)
+from lmoe_studio.experts.safetensors_load import check_values, load_tensors
 
 WEIGHTS = "adapter_model.safetensors"
-MAX_VALUE = 65504.0  # the largest float16; trained LoRA weights stay below ten
+MAX_WEIGHTS_BYTES = 8 << 30
+MAX_UPDATE_NORM = 1e6
+"""Of `scale · b @ a`; those of trained adapters stay below a thousand."""
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pkl", ".ckpt", ".pth"}
@@ -45,13 +54,20 @@ _KEY_REASONS = {
 }
 
 
-def read_adapter(folder: Path | str, shapes: Mapping[str, tuple[int, int]] | None) -> LoraAdapter:
+def read_adapter(
+    folder: Path | str,
+    shapes: Mapping[str, tuple[int, int]] | None,
+    *,
+    confirm: Callable[[BufferedReader, str], None] = lambda _, __: None,
+) -> LoraAdapter:
     """Reads a PEFT LoRA folder that may come from a stranger.
 
     Args:
         folder: where adapter_config.json and adapter_model.safetensors are.
         shapes: the weight shape (d_out, d_in) of each linear layer of the base model by its path,
             such as "model.layers.0.self_attn.q_proj"; None where no base model is loaded.
+        confirm: is shown each file and its name before the contents are used; raises AdapterError
+            for one that is not as it was.
 
     Returns:
         The adapter with its tensors in float32.
@@ -62,16 +78,20 @@ def read_adapter(folder: Path | str, shapes: Mapping[str, tuple[int, int]] | Non
     folder = Path(folder)
     _require_files(folder)
     with open_regular(folder / CONFIG) as file:
-        config = parse_config(file.read(MAX_CONFIG_BYTES + 1))
+        raw = file.read(MAX_CONFIG_BYTES + 1)
+        if len(raw) <= MAX_CONFIG_BYTES:
+            confirm(file, CONFIG)
+        config = parse_config(raw)
     with open_regular(folder / WEIGHTS) as file:
+        require_size(file, WEIGHTS, MAX_WEIGHTS_BYTES)
         header = read_header(file, WEIGHTS)
         paths = _check_layout(header.shapes, config, shapes)
-        try:
-            tensors = load(header.raw + file.read())
-        except SafetensorError:  # the file has changed since its header was read
-            raise AdapterError(f"{WEIGHTS} is damaged; copy the file again.") from None
-    _check_values(tensors)
-    return LoraAdapter({path: _factors(tensors, path, config) for path in paths}, config.base)
+        confirm(file, WEIGHTS)
+        tensors = load_tensors(file, header, WEIGHTS)
+    factors = {path: _factors(tensors, path, config) for path in paths}
+    for path, one in factors.items():
+        _check_norm(path, one)
+    return LoraAdapter(factors, config.base)
 
 
 def write_adapter(
@@ -106,7 +126,9 @@ def write_adapter(
     _check_layout(
         {key: tuple(tensor.shape) for key, tensor in tensors.items()}, check_config(fields), None
     )
-    _check_values(tensors)
+    check_values(tensors, WEIGHTS)
+    for path, factors in adapter.factors.items():
+        _check_norm(path, factors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
@@ -231,14 +253,14 @@ def _layout_message(differences: list[str]) -> str:
     )
 
 
-def _check_values(tensors: Mapping[str, Tensor]) -> None:
-    for key, tensor in tensors.items():
-        largest = tensor.float().abs().max().item()  # NaN if any value is
-        if not largest <= MAX_VALUE:
-            raise AdapterError(
-                f"{WEIGHTS} has the value {largest:g} in the tensor {show(key)} where finite "
-                f"numbers up to {MAX_VALUE:g} were expected; train or export the adapter again."
-            )
+def _check_norm(path: str, factors: LoraFactors) -> None:
+    """Refuses an update beside which nothing of the base model would count: its outputs overflow."""
+    norm = factors.update_norm
+    if not norm <= MAX_UPDATE_NORM:
+        raise AdapterError(
+            f"{WEIGHTS} changes {show(path)} by a matrix of norm {norm:.3g} where at most "
+            f"{MAX_UPDATE_NORM:g} was expected; train or export the adapter again."
+        )
 
 
 def _factors(tensors: Mapping[str, Tensor], path: str, config: AdapterConfig) -> LoraFactors:

@@ -4,7 +4,7 @@
     router.safetensors   the router's tensors, if it has any
     experts/<name>/      an ordinary PEFT LoRA, readable without this package
     training.json        how it was trained, if it was
-    manifest.json        sha256 of every other file
+    manifest.json        sha256 of every other file; what it does not list is not read
     README.md            the model card, if there is one
 
 A folder is written beside its place and renamed into it, so it is there whole or not at all.
@@ -15,30 +15,46 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import AfterValidator
+from safetensors.torch import save_file
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.config import Composition, Config, RouterSettings
 from lmoe_studio.errors import BankError, StorageError
-from lmoe_studio.experts.adapter import read_adapter, write_adapter
+from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.bank_folder import CARD, MANIFEST, BankFolder, read_text
 from lmoe_studio.experts.places import find_bank
+from lmoe_studio.routing.state import check_state
+
+ROUTER = "router.safetensors"
 
 _NAME = re.compile(r"[\w][\w.+-]{0,79}")
 
 
+def _folder_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("an expert's name is its folder's: letters, digits, '.', '_', '-'")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if not name.isprintable() or not 0 < len(name) <= 1000:
+        raise ValueError("expected the name of a model")
+    return name
+
+
 class _ExpertEntry(Config):
-    name: str
+    name: Annotated[str, AfterValidator(_folder_name)]
     description: str = ""
     tags: tuple[str, ...] = ()
 
 
 class _BaseEntry(Config):
-    id: str
+    id: Annotated[str, AfterValidator(_model_name)]
     fingerprint: str
 
 
@@ -99,41 +115,61 @@ def save_bank(
 
 
 def load_bank(bank: str | Path) -> ExpertBank:
-    """Load a bank by its name or its folder; the base is not touched.
+    """Load a bank by its name or its folder, which may come from a stranger.
+
+    No base is needed: whether the bank fits one is seen where it is attached.
 
     Raises:
-        BankError: there is no such bank, or a file of it is missing or changed.
+        BankError: there is no such bank, or a file of it is missing, changed, not listed in its
+            manifest, or not what such a file can be; or the router's tensors are not those of its
+            kind.
         AdapterError: an expert's files are not a sound LoRA.
+        ConfigError: bank.json says something that no bank can.
     """
     folder = find_bank(bank)
-    _verify(folder)
-    entry = _BankFile.parse(_read_json(folder / "bank.json"), source=str(folder / "bank.json"))
-    base = BaseIdentity(entry.base.id, entry.base.fingerprint)
+    files = BankFolder(folder)
+    entry = _BankFile.parse(files.json("bank.json"), source=str(folder / "bank.json"))
     experts = tuple(
-        Expert(
-            item.name,
-            read_adapter(folder / "experts" / item.name, None),
-            item.description,
-            item.tags,
-        )
+        Expert(item.name, files.adapter(f"experts/{item.name}"), item.description, item.tags)
         for item in entry.experts
     )
-    training = folder / "training.json"
-    return ExpertBank(
+    loaded = ExpertBank(
         name=entry.name,
-        base=base,
+        base=BaseIdentity(entry.base.id, entry.base.fingerprint),
         experts=experts,
         router=entry.router,
-        router_state=_read_router(folder / "router.safetensors"),
+        router_state=files.tensors(ROUTER) if files.has(ROUTER) else {},
         composition=entry.composition,
-        training=_read_json(training) if training.exists() else None,
+        training=files.json("training.json") if files.has("training.json") else None,
     )
+    check_state(
+        loaded.router,
+        loaded.router_state,
+        experts=len(experts),
+        widths=_router_widths(loaded),
+        source=f"{folder}, {ROUTER}",
+    )
+    return loaded
 
 
 def read_card(bank: str | Path) -> str | None:
-    """The model card of a bank, if it has one."""
-    card = find_bank(bank) / "README.md"
-    return card.read_text(encoding="utf-8") if card.is_file() else None
+    """The model card of a bank, if it has one. Raises BankError where it is no ordinary file."""
+    return read_text(find_bank(bank), CARD)
+
+
+def _router_widths(bank: ExpertBank) -> dict[str, int | None]:
+    """Where routers are saved, and the width that each reads, as far as the experts say it."""
+    if bank.router.scope == "shared":
+        return {"shared": None}
+    if bank.router.scope == "layer":
+        numbers = [next((p for p in m.split(".") if p.isdigit()), None) for m in bank.modules]
+        return {f"layers.{number}": None for number in numbers if number is not None}
+    return {
+        module: next(
+            e.adapter.factors[module].d_in for e in bank.experts if module in e.adapter.factors
+        )
+        for module in bank.modules
+    }
 
 
 def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
@@ -153,53 +189,15 @@ def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str 
         )
     if bank.router_state:
         state = {name: tensor.contiguous() for name, tensor in bank.router_state.items()}
-        save_file(state, folder / "router.safetensors")
+        save_file(state, folder / ROUTER)
     if bank.training is not None:
         text = json.dumps(bank.training, indent=2, ensure_ascii=False)
         (folder / "training.json").write_text(text + "\n", encoding="utf-8")
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    manifest = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+        (folder / CARD).write_text(card, encoding="utf-8")
+    manifest = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
     text = json.dumps(manifest, indent=2, sort_keys=True)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _verify(folder: Path) -> None:
-    """Every file of the manifest must be there and unchanged. The card may be edited freely."""
-    manifest = _read_json(folder / "manifest.json")
-    for name, digest in manifest.items():
-        path = folder / name
-        if name == "README.md":
-            continue
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise BankError(f"{folder}: manifest.json names '{name}', outside the folder.")
-        if not path.is_file():
-            raise BankError(f"{folder} is incomplete: {name} is missing; copy the bank again.")
-        if _sha256(path) != digest:
-            raise BankError(f"{folder} is damaged: {name} has changed; copy the bank again.")
-
-
-def _read_router(path: Path) -> dict[str, torch.Tensor]:
-    if not path.exists():
-        return {}
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError):
-        raise BankError(f"{path} is no readable safetensors file; copy the bank again.") from None
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise BankError(f"{path}: tensor {name} holds a value that is not finite.")
-    return state
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BankError(f"{path} is missing or no JSON; copy the bank again.") from None
-    if not isinstance(values, dict):
-        raise BankError(f"{path} holds no JSON object; copy the bank again.")
-    return values
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import torch
-
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.lora import LoraFactors
 
 
 def describe_bank(bank: ExpertBank) -> dict[str, Any]:
@@ -24,15 +21,8 @@ def describe_bank(bank: ExpertBank) -> dict[str, Any]:
     }
 
 
-def update_norm(factors: LoraFactors) -> float:
-    """Frobenius norm of `scale · b @ a`, without forming it: `‖BA‖² = tr((BᵀB)(AAᵀ))`."""
-    a, b = factors.a.double(), factors.b.double()
-    square = ((b.T @ b) * (a @ a.T)).sum().clamp_min(0)
-    return factors.scale * float(torch.sqrt(square))
-
-
 def _describe_expert(expert: Expert) -> dict[str, Any]:
-    norms = [update_norm(factor) for factor in expert.adapter.factors.values()]
+    norms = [factor.update_norm for factor in expert.adapter.factors.values()]
     return {
         "name": expert.name,
         "description": expert.description,

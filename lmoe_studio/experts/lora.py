@@ -28,6 +28,13 @@ class LoraFactors:
     def d_out(self) -> int:
         return self.b.shape[0]
 
+    @property
+    def update_norm(self) -> float:
+        """Frobenius norm of the update, without forming it: `‖BA‖² = tr((BᵀB)(AAᵀ))`."""
+        a, b = self.a.double(), self.b.double()
+        square = ((b.T @ b) * (a @ a.T)).sum().clamp_min(0)
+        return self.scale * math.sqrt(float(square))
+
 
 @dataclass(frozen=True, eq=False)
 class LoraAdapter:

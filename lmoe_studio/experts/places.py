@@ -1,5 +1,6 @@
 """Where banks are: those that come with the package, the person's own, any other folder. No torch."""
 
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -24,13 +25,14 @@ def find_bank(bank: str | Path) -> Path:
     if str(bank) in known:
         return known[str(bank)]
     folder = Path(bank)
-    if (folder / "bank.json").is_file():
+    if _is_bank(folder):
         return folder
-    if folder.is_dir():
-        raise BankError(f"The folder {folder} is no bank: it has no bank.json.")
+    with suppress(OSError):
+        if folder.is_dir():
+            raise BankError(f"The folder {folder} is no bank: it has no bank.json.")
     raise BankError(
-        f"There is no bank '{bank}', neither by that name nor as a folder; "
-        f"{did_you_mean(str(bank), known)}"
+        f"There is no bank '{str(bank)[:200]}', neither by that name nor as a folder; "
+        f"{did_you_mean(str(bank)[:200], known)}"
     )
 
 
@@ -39,4 +41,11 @@ def _banks_in(folder: Path) -> dict[str, Path]:
         paths = sorted(folder.iterdir())
     except OSError:  # not made yet, or not ours to read
         return {}
-    return {path.name: path for path in paths if (path / "bank.json").is_file()}
+    return {path.name: path for path in paths if _is_bank(path)}
+
+
+def _is_bank(folder: Path) -> bool:
+    try:
+        return (folder / "bank.json").is_file()
+    except OSError:  # a name that is too long, or a folder that is not ours to read
+        return False

@@ -9,7 +9,7 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -70,6 +70,15 @@ def _require_regular(mode: int, name: str) -> None:
         )
 
 
+def require_size(file: BufferedReader, name: str, most: int) -> None:
+    """Raises AdapterError for an open file of more than `most` bytes."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise AdapterError(
+            f"{name} has {size:,} bytes where at most {most:,} were expected; copy the file again."
+        )
+
+
 def strict_json(raw: bytes, name: str) -> dict[str, object]:
     """Parses a JSON object in UTF-8; refuses duplicate keys and the constants NaN and Infinity."""
     try:
@@ -80,7 +89,7 @@ def strict_json(raw: bytes, name: str) -> dict[str, object]:
         if isinstance(value, dict):
             return value
         reason = f"it holds {show(value)} where an object {{…}} was expected"
-    raise AdapterError(f"The JSON of {name} is not valid: {reason}; save the adapter again.")
+    raise AdapterError(f"The JSON of {name} is not valid: {reason}; save it again.")
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,21 @@ class Header:
 
     raw: bytes
     """The bytes themselves, to be handed on in place of a second reading of the file."""
-    shapes: dict[str, tuple[int, int]]
-    """The shape of each tensor; a LoRA has matrices only."""
+    shapes: dict[str, tuple[int, ...]]
+    """The shape of each tensor."""
 
 
-def read_header(file: BufferedReader, name: str) -> Header:
-    """Reads and checks the header of a safetensors file; leaves the file where its data begin."""
+def read_header(file: BufferedReader, name: str, *, axes: Container[int] = (2,)) -> Header:
+    """Reads and checks the header of a safetensors file; leaves the file where its data begin.
+
+    Args:
+        file: where it begins.
+        name: of the file, for messages.
+        axes: how many axes a tensor may have; a LoRA has matrices only.
+
+    Raises:
+        AdapterError: it is no sound safetensors file, or holds other kinds of tensors.
+    """
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
     if start[8:] != b"{":
@@ -103,7 +121,7 @@ def read_header(file: BufferedReader, name: str) -> Header:
     if length > MAX_HEADER_BYTES:
         raise AdapterError(
             f"{name} announces a header of {length:,} bytes where at most {MAX_HEADER_BYTES:,} "
-            f"were expected; save the adapter again."
+            f"were expected; save it again."
         )
     raw = start + file.read(length - 1)
     entries = strict_json(raw[8:], name)
@@ -111,9 +129,9 @@ def read_header(file: BufferedReader, name: str) -> Header:
     if len(entries) > MAX_TENSORS:
         raise AdapterError(
             f"{name} lists {len(entries):,} tensors where at most {MAX_TENSORS:,} were expected; "
-            f"import a plain LoRA adapter."
+            f"take the file of another adapter or bank."
         )
-    tensors = {key: _check_entry(key, entry, name) for key, entry in entries.items()}
+    tensors = {key: _check_entry(key, entry, name, axes) for key, entry in entries.items()}
     _check_cover([(*span, key) for key, (_, span) in tensors.items()], size - len(raw), name)
     return Header(raw, {key: shape for key, (shape, _) in tensors.items()})
 
@@ -132,11 +150,13 @@ def _not_safetensors(start: bytes, size: int, name: str) -> str:
     )
     return (
         f"{name} was expected to be a safetensors file and is {kind} (it begins with "
-        f"{show(start)}); save the adapter again with PEFT."
+        f"{show(start)}); save it again with PEFT."
     )
 
 
-def _check_entry(key: str, entry: object, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+def _check_entry(
+    key: str, entry: object, name: str, axes: Container[int]
+) -> tuple[tuple[int, ...], tuple[int, int]]:
     """The shape of one tensor, and where its data begin and end."""
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [*span], **rest} if not rest:
@@ -144,17 +164,18 @@ def _check_entry(key: str, entry: object, name: str) -> tuple[tuple[int, int], t
         case _:
             raise AdapterError(
                 f"{name} describes the tensor {show(key)} as {show(entry)} where dtype, shape and "
-                f"data_offsets were expected; save the adapter again."
+                f"data_offsets were expected; save it again."
             )
     if dtype not in BYTES_PER_VALUE:
         raise AdapterError(
             f"{name} holds the tensor {show(key)} in {show(dtype)} where one of "
-            f"{', '.join(BYTES_PER_VALUE)} was expected; convert the adapter to one of them."
+            f"{', '.join(BYTES_PER_VALUE)} was expected; convert it to one of them."
         )
-    if len(shape) != 2 or not all(_is_count(n) and n > 0 for n in shape):
+    if len(shape) not in axes or not all(_is_count(n) and n > 0 for n in shape):
+        expected = "a matrix of [rows, columns]" + (" or a vector" if 1 in axes else "")
         raise AdapterError(
-            f"{name} holds the tensor {show(key)} with shape {show(shape)} where a matrix of "
-            f"[rows, columns] was expected; import a plain LoRA adapter."
+            f"{name} holds the tensor {show(key)} with shape {show(shape)} where {expected} was "
+            f"expected; take the file of another adapter or bank."
         )
     num_bytes = math.prod(shape) * BYTES_PER_VALUE[dtype]
     if len(span) != 2 or not all(map(_is_count, span)) or span[1] - span[0] != num_bytes:
@@ -162,7 +183,7 @@ def _check_entry(key: str, entry: object, name: str) -> tuple[tuple[int, int], t
             f"{name} gives the tensor {show(key)} the data_offsets {show(span)} where two numbers "
             f"{show(num_bytes)} apart were expected; copy the file again."
         )
-    return (shape[0], shape[1]), (span[0], span[1])
+    return tuple(shape), (span[0], span[1])
 
 
 def _is_count(value: object) -> bool:
@@ -176,7 +197,7 @@ def _check_cover(spans: list[tuple[int, int, str]], num_bytes: int, name: str) -
         if begin != position:
             raise AdapterError(
                 f"{name} has the data of tensor {show(key)} begin at byte {show(begin)} where "
-                f"{position:,} was expected; save the adapter again."
+                f"{position:,} was expected; save it again."
             )
         position = end
     if position != num_bytes:

@@ -1,5 +1,6 @@
 """How the next token is chosen from the model's logits: greedy or sampled, by transformers' rules."""
 
+import math
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ from transformers import (
 )
 
 from lmoe_studio.config import Config
+from lmoe_studio.errors import OverflowedError
 
 GREEDY = "leave the temperature out for greedy decoding, which always takes the likeliest token"
 
@@ -79,8 +81,13 @@ class Sampler:
         Args:
             ids: the sequence so far.
             logits: `[vocab]`, of its last position.
+
+        Raises:
+            OverflowedError: one of them is no number or infinite.
         """
         scores = logits.float()[None]
+        if not math.isfinite(float(scores.max())):  # NaN if any is
+            raise OverflowedError(len(ids))
         if self._processors:
             before = cast(torch.LongTensor, torch.tensor([ids], device=logits.device))
             scores = self._processors(before, cast(torch.FloatTensor, scores))

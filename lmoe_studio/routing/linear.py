@@ -22,6 +22,10 @@ class LinearRouter(Router):
         self.weight = nn.Parameter(spec.state.get("weight", torch.zeros(shape)).float().clone())
         self.bias = nn.Parameter(spec.state.get("bias", torch.zeros(shape[0])).float().clone())
 
+    @staticmethod
+    def saved_shapes(num_experts: int, d_in: int | None) -> dict[str, tuple[int | None, ...]]:
+        return {"weight": (num_experts, d_in), "bias": (num_experts,)}
+
     def score(
         self,
         hidden: Float[Tensor, "batch seq d_in"],

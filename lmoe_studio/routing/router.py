@@ -47,7 +47,7 @@ class RouterSpec:
     d_in: int
     """Width of the hidden states it will read."""
     state: Mapping[str, Tensor]
-    """Its saved tensors by name; empty for a new one."""
+    """Its tensors by name: those that were saved, or are made of the experts; empty for a new one."""
 
 
 class Router(nn.Module):
@@ -62,6 +62,14 @@ class Router(nn.Module):
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__()
         self.settings = spec.settings
+
+    @staticmethod
+    def saved_shapes(
+        num_experts: int,  # noqa: ARG004
+        d_in: int | None,  # noqa: ARG004
+    ) -> dict[str, tuple[int | None, ...]]:
+        """All tensors that a bank keeps of it, by name; `d_in` is None where nobody knows it yet."""
+        return {}
 
     def score(
         self,

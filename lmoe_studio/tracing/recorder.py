@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmoe_studio.errors import OverflowedError
 from lmoe_studio.mixing import RoutingRecord
 from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import RoutingPlan
@@ -73,12 +74,17 @@ def record_prompt(
         plan: what to change about the routing.
         alternatives: how many of the likeliest tokens to note for each position.
         contributions: also note how much each expert added.
+
+    Raises:
+        OverflowedError: the model's scores are not finite.
     """
     device = next(model.parameters()).device
     batch = torch.tensor([ids], device=device)
     settled = settle_prompt(plan, texts, ids) if isinstance(plan, RoutingPlan) else plan
     output = model(batch, plan=settled, record=True, contributions=contributions)
     assert output.routing is not None
+    if not output.logits[0, -1].isfinite().all():  # what overflows anywhere gets here by attention
+        raise OverflowedError(len(ids))
     scores = score_tokens(output.logits[0], batch[0], alternatives)
     ran_under = model.folded.plan if model.folded else plan
     return make_trace(model, texts, ids, output.routing, scores, plan=ran_under)

@@ -100,7 +100,7 @@ def run_training(
         tell(DataReady(tuple(skill.report for skill in skills)))
         set_seed(config.seed)
         bank = starting_bank(config, base.identity, on_progress=lambda line: tell(Message(line)))
-        model = MixtureModel(base.model, bank, dtype=torch.float32)
+        model = MixtureModel(base.model, bank, dtype=torch.float32, new_routers=True)
         try:
             choose_trained(model, config)
             trainer = _train(model, config, skills, run, processes, tell, should_stop)

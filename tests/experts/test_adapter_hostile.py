@@ -5,15 +5,12 @@ is no ordinary file, A6 damaged files, A7 numbers, A8 another base model, A9 reg
 A10 changes to the base model, A11 configurations made to break the parser.
 """
 
-import importlib
 import json
 import os
 import pickle
 import random
-import signal
 import socket
 import struct
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -23,6 +20,8 @@ import torch
 
 from lmoe_studio.errors import AdapterError
 from lmoe_studio.experts.adapter import read_adapter
+
+pytestmark = pytest.mark.usefixtures("nothing_is_run")
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
@@ -406,32 +405,6 @@ CASES = {
     ),
     "A11 terminal": (field("base_model_name_or_path", "\x1b[2J\n\u202e"), r"\x1b[2J\n\u202e"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_run(tmp_path, monkeypatch):
-    """No unpickling, no import, no waiting; and no canary left behind."""
-
-    def forbidden(*args, **kwargs):
-        raise BaseException(f"called with {args} {kwargs}")
-
-    def arm():
-        for module, name in [
-            (torch, "load"), (pickle, "load"), (pickle, "loads"), (importlib, "import_module"),
-        ]:  # fmt: skip
-            monkeypatch.setattr(module, name, forbidden)
-        signal.setitimer(signal.ITIMER_REAL, 2)
-
-    def ring(*args):
-        raise BaseException("took too long")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    modules = set(sys.modules)
-    yield arm
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-    assert not (tmp_path / "canary").exists()
-    assert not {"antigravity", "evil"} & (set(sys.modules) - modules)
 
 
 def refusal(folder, shapes=SHAPES):
