@@ -63,12 +63,12 @@ class BankFolder:
             self._confirm(file, name)
             return _plain_object(file.read(), name)
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Tensors of one or two axes."""
+    def tensors(self, name: str) -> tuple[dict[str, Tensor], object]:
+        """Tensors of one or two axes, and what their file says of itself."""
         with self._naming_the_bank(), self._open(name, _MAX_ROUTER_BYTES) as file:
             header = read_header(file, name, axes=(1, 2))
             self._confirm(file, name)
-            return load_tensors(file, header, name)
+            return load_tensors(file, header, name), header.metadata
 
     def adapter(self, name: str) -> LoraAdapter:
         """The adapter in a folder of the bank."""

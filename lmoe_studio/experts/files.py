@@ -1,7 +1,7 @@
 """Save and load a bank folder.
 
     bank.json            what the bank is: base, composition, router, experts in order
-    router.safetensors   the router's tensors, if it has any
+    router.safetensors   the router's tensors, if it has any, or a note that they are yet to be trained
     experts/<name>/      an ordinary PEFT LoRA, readable without this package
     training.json        how it was trained, if it was
     manifest.json        sha256 of every other file; what it does not list is not read
@@ -28,9 +28,12 @@ from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.bank_folder import CARD, MANIFEST, BankFolder, read_text
 from lmoe_studio.experts.places import find_bank
+from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.state import check_state
 
 ROUTER = "router.safetensors"
+_UNTRAINED = {"routers": "untrained"}
+"""What its file says where a learned router has no tensors yet: it is not lost."""
 
 _NAME = re.compile(r"[\w][\w.+-]{0,79}")
 
@@ -133,22 +136,24 @@ def load_bank(bank: str | Path) -> ExpertBank:
         Expert(item.name, files.adapter(f"experts/{item.name}"), item.description, item.tags)
         for item in entry.experts
     )
+    state, said = files.tensors(ROUTER) if files.has(ROUTER) else ({}, None)
     loaded = ExpertBank(
         name=entry.name,
         base=BaseIdentity(entry.base.id, entry.base.fingerprint),
         experts=experts,
         router=entry.router,
-        router_state=files.tensors(ROUTER) if files.has(ROUTER) else {},
+        router_state=state,
         composition=entry.composition,
         training=files.json("training.json") if files.has("training.json") else None,
     )
-    check_state(
-        loaded.router,
-        loaded.router_state,
-        experts=len(experts),
-        widths=_router_widths(loaded),
-        source=f"{folder}, {ROUTER}",
-    )
+    if state or said != _UNTRAINED:
+        check_state(
+            loaded.router,
+            state,
+            experts=len(experts),
+            widths=_router_widths(loaded),
+            source=f"{folder}, {ROUTER}",
+        )
     return loaded
 
 
@@ -190,6 +195,8 @@ def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str 
     if bank.router_state:
         state = {name: tensor.contiguous() for name, tensor in bank.router_state.items()}
         save_file(state, folder / ROUTER)
+    elif router_class(bank.router).learned:
+        save_file({}, folder / ROUTER, _UNTRAINED)
     if bank.training is not None:
         text = json.dumps(bank.training, indent=2, ensure_ascii=False)
         (folder / "training.json").write_text(text + "\n", encoding="utf-8")

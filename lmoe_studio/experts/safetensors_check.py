@@ -100,6 +100,8 @@ class Header:
     """The bytes themselves, to be handed on in place of a second reading of the file."""
     shapes: dict[str, tuple[int, ...]]
     """The shape of each tensor."""
+    metadata: object = None
+    """What the file says of itself, unchecked."""
 
 
 def read_header(file: BufferedReader, name: str, *, axes: Container[int] = (2,)) -> Header:
@@ -125,7 +127,7 @@ def read_header(file: BufferedReader, name: str, *, axes: Container[int] = (2,))
         )
     raw = start + file.read(length - 1)
     entries = strict_json(raw[8:], name)
-    entries.pop("__metadata__", None)
+    metadata = entries.pop("__metadata__", None)
     if len(entries) > MAX_TENSORS:
         raise AdapterError(
             f"{name} lists {len(entries):,} tensors where at most {MAX_TENSORS:,} were expected; "
@@ -133,7 +135,7 @@ def read_header(file: BufferedReader, name: str, *, axes: Container[int] = (2,))
         )
     tensors = {key: _check_entry(key, entry, name, axes) for key, entry in entries.items()}
     _check_cover([(*span, key) for key, (_, span) in tensors.items()], size - len(raw), name)
-    return Header(raw, {key: shape for key, (shape, _) in tensors.items()})
+    return Header(raw, {key: shape for key, (shape, _) in tensors.items()}, metadata)
 
 
 def _not_safetensors(start: bytes, size: int, name: str) -> str:

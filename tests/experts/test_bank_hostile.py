@@ -299,6 +299,14 @@ def test_a_router_for_another_width_is_refused_where_the_base_is_known(folder):
     assert {name: type(module) for name, module in base.named_modules()} == before
 
 
+def test_a_bank_whose_routers_are_yet_to_be_trained_loads_and_does_not_route(tmp_path):
+    bank = make_bank(make_tiny_base()).with_router(RouterSettings())
+    again = load_bank(save_bank(bank, tmp_path / "bank"))
+    assert again.router_state == {}
+    with pytest.raises(LMoEError, match="is missing; copy the bank again, or train its router"):
+        MixtureModel(make_tiny_base(), again)
+
+
 @pytest.mark.parametrize("scope", ["layer", "shared", "module"])
 def test_a_router_without_tensors_is_new_only_where_that_is_said(scope):
     settings = RouterSettings(scope=scope)
