@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio
+from job_processes import until
 from page_server import source_of
 
 from lmoe_studio.jobs.jobs import Jobs
@@ -70,10 +71,11 @@ def test_a_kept_plan_is_applied_however_late_its_tab_is_opened(page, studio):
             page.select_option("#picker [aria-label='Plan A']", "compose")
         box = f"{button.replace('generate', 'compose')}-prompt textarea"
         page.fill(box, "one two")
+        before = len(studio.plans)
         page.click(button)
-        page.wait_for_selector(f"{button}[disabled]")
+        until(lambda: len(studio.plans) > before)
         page.wait_for_selector(f"{button}:not([disabled])")
-        assert wanted in studio.plans[-3:], tab
+        assert wanted in studio.plans[before:], tab
 
 
 def banks():
