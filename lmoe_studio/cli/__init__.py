@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from lmoe_studio.cli import bank, evaluate, generate, jobs, merge, report, serve, trace, train
-from lmoe_studio.cli.console import plain, say
+from lmoe_studio.cli.console import say
+from lmoe_studio.cli.streams import settled_streams
 from lmoe_studio.errors import LMoEError, TrainingStopped
 from lmoe_studio.version import __version__
 
@@ -30,18 +31,26 @@ def main() -> None:
     """Run a command; a person's mistake ends in one sentence and exit code 1."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    with settled_streams():
+        try:
+            _run()
+        except TrainingStopped as stopped:  # as it was asked to
+            say(str(stopped))
+            sys.exit(130)
+        except LMoEError as error:
+            if debug:
+                raise
+            say(str(error), title="Error:")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _run() -> None:
     try:
         app()
-    except TrainingStopped as stopped:  # as it was asked to
-        say(plain(str(stopped)))
-        sys.exit(130)
-    except LMoEError as error:
-        if debug:
-            raise
-        say(f"[red]Error:[/] {plain(str(error))}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    finally:
+        sys.stdout.flush()  # what is still to be written shows here whether it can be
 
 
 def _print_version(asked: bool) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from lmoe_studio.cli.console import messages, plain, say
+from lmoe_studio.cli.console import say, table_console, waiting
 from lmoe_studio.errors import ConfigError
 
 commands = typer.Typer()
@@ -40,9 +41,9 @@ def _import(
     scope = "module" if router == "arrow" else "layer"
     options = {"kind": router, "scope": scope, "temperature": temperature, "top_k": top_k}
     settings = RouterSettings.parse(options, source="router")
-    with messages.status("") as status:
-        model = load_base(base, device="cpu", on_progress=status.update)
-        status.update("Reading the adapters")
+    with waiting() as tell:
+        model = load_base(base, device="cpu", on_progress=tell)
+        tell("Reading the adapters")
         bank = ExpertBank.from_adapters(
             folders, base=model.identity, name=out.name, router=settings
         )
@@ -82,18 +83,18 @@ def _name_and_folder(item: str) -> tuple[str, str]:
 
 
 def _print_bank(description: dict[str, Any]) -> None:
-    out = Console(highlight=False)
+    out = table_console()
     for name in ("name", "base", "composition", "router", "parameters"):
-        out.print(f"[bold]{name:12}[/] {plain(str(description[name]))}")
+        out.print(Text.assemble((f"{name:12}", "bold"), f" {description[name]}"))
     table = Table("expert", "rank", "norm of updates", "modules", "description")
     for item in description["experts"]:
         ranks = ", ".join(map(str, item["ranks"]))
         table.add_row(
-            plain(item["name"]),
+            item["name"],
             ranks,
             f"{item['update_norm']:.2f}",
             str(item["modules"]),
-            plain(item["description"]),
+            item["description"],
         )
     out.print(table)
     if "geometry" in description:
@@ -103,12 +104,12 @@ def _print_bank(description: dict[str, Any]) -> None:
 def _print_geometry(out: Console, geometry: dict[str, Any]) -> None:
     names = list(geometry["norm"])
     sizes = Table("expert", "norm", "effective rank", title="Size of the updates")
-    likeness = Table("cosine", *map(plain, names), title="Likeness of the updates")
+    likeness = Table("cosine", *names, title="Likeness of the updates")
     for name in names:
         rank = geometry["effective_rank"][name]
-        sizes.add_row(plain(name), f"{geometry['norm'][name]:.2f}", f"{rank:.2f}")
+        sizes.add_row(name, f"{geometry['norm'][name]:.2f}", f"{rank:.2f}")
         cosines = geometry["cosine"][name]
-        likeness.add_row(plain(name), *(_number(cosines[other]) for other in names))
+        likeness.add_row(name, *(_number(cosines[other]) for other in names))
     out.print(sizes)
     out.print(likeness)
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from lmoe_studio.cli.console import messages, plain, progress_bar, say
+from lmoe_studio.cli.console import progress_bar, say, table_console, waiting
 from lmoe_studio.cli.options import Base, Device, Quantize
 from lmoe_studio.cli.text_input import read_text
 
@@ -51,10 +50,8 @@ def _eval(
 
     survey(CorpusFile(data, text_column, label_column))  # before the model
     steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
-    with messages.status("") as status:
-        studio = Studio.load(
-            bank, base=base, device=device, quantize=quantize, on_progress=status.update
-        )
+    with waiting() as tell:
+        studio = Studio.load(bank, base=base, device=device, quantize=quantize, on_progress=tell)
     with progress_bar() as bar:
         task = bar.add_task("Evaluating", total=1.0, line="")
 
@@ -94,14 +91,14 @@ def _values(found: "CorpusLosses", bank: str) -> dict[str, Any]:
 def _print_losses(found: "CorpusLosses") -> None:
     """As wide as it needs to be: a pipe has no width to keep to."""
     losses = found.table()
-    table = Table("", *(plain(str(label)) for label in losses), box=SIMPLE)
+    table = Table("", *(str(label) for label in losses), box=SIMPLE)
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for plan, row in losses.iterrows():
-        table.add_row(plain(str(plan)), *(f"{loss:.3f}" for loss in row))
+        table.add_row(str(plan), *(f"{loss:.3f}" for loss in row))
     tokens = found.frame.drop_duplicates("label")["tokens"]
     table.add_row("tokens", *(f"{count:,}" for count in tokens), style="dim")
-    out = Console(highlight=False)
+    out = table_console()
     if not out.is_terminal:
         out.width = max(
             out.width, Measurement.get(out, out.options.update(width=10_000), table).maximum

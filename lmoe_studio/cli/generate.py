@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmoe_studio.cli.console import messages, say
+from lmoe_studio.cli.console import say, waiting
 from lmoe_studio.cli.options import Bank, Base, Device, Quantize
 from lmoe_studio.cli.text_input import given_text, read_text
 from lmoe_studio.cli.trace_file import require_trace_name, write_trace
@@ -57,10 +57,8 @@ def _generate(
     require_trace_name(out)
     given = given_text(prompt, file, "--prompt")
     steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
-    with messages.status("") as status:
-        studio = Studio.load(
-            bank, base=base, device=device, quantize=quantize, on_progress=status.update
-        )
+    with waiting() as tell:
+        studio = Studio.load(bank, base=base, device=device, quantize=quantize, on_progress=tell)
     pieces = studio.stream(
         given,
         plan=steer,

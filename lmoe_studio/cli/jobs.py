@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from lmoe_studio.cli.console import plain, say
+from lmoe_studio.cli.console import say, table_console
 from lmoe_studio.cli.options import Quantize
 from lmoe_studio.cli.training_progress import TrainingProgress
 from lmoe_studio.errors import JobError
@@ -68,10 +68,8 @@ def _list(as_json: AsJson = False) -> None:
         return
     table = Table("id", "bank", "state", "step", "created")
     for job in found:
-        table.add_row(
-            job.id, plain(job.name), job.state.value, f"{job.step}/{job.steps}", job.created
-        )
-    Console().print(table)
+        table.add_row(job.id, job.name, job.state.value, f"{job.step}/{job.steps}", job.created)
+    table_console().print(table)
 
 
 @jobs.command("show", epilog="Example: `lmoe jobs show k7m2q`")
@@ -89,11 +87,11 @@ def _show(
     if as_json:
         print(json.dumps({**found.to_dict(), "log": list(log)}, indent=2, ensure_ascii=False))
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = table_console()
     for field, value in _description(found).items():
-        out.print(f"[bold]{field:8}[/] {plain(str(value))}")
+        out.print(Text.assemble((f"{field:8}", "bold"), f" {value}"), soft_wrap=True)
     for line in log:
-        out.print(plain(line), style="dim")
+        out.print(line, style="dim", soft_wrap=True)
 
 
 @jobs.command("watch", epilog="Example: `lmoe jobs watch k7m2q`; Ctrl+C leaves the job alone.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lmoe_studio.cli.console import messages, say
+from lmoe_studio.cli.console import messages, say, waiting
 from lmoe_studio.cli.options import Base, Device
 from lmoe_studio.cli.text_input import read_text
 from lmoe_studio.errors import ConfigError
@@ -47,9 +47,9 @@ def _merge(
         asked = dict(pairs)
         if len(asked) < len(pairs):
             raise ConfigError(f"--blend '{blend}' names an expert twice; give each one weight.")
-    with messages.status("") as status:
-        studio = Studio.load(bank, base=base, device=device, on_progress=status.update)
-        status.update("Merging")
+    with waiting() as tell:
+        studio = Studio.load(bank, base=base, device=device, on_progress=tell)
+        tell("Merging")
         result = studio.merge(asked, out, rank=rank, full=full)
     worst = max(result.errors, key=lambda name: result.errors[name])
     if result.errors[worst]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmoe_studio.cli.console import messages, say
+from lmoe_studio.cli.console import say, waiting
 
 commands = typer.Typer()
 
@@ -24,9 +24,9 @@ def _report(
     from lmoe_studio.ui.report import write_report
     from lmoe_studio.ui.study import study_of_run
 
-    with messages.status("") as status:
+    with waiting() as tell:
         try:
-            study = study_of_run(folder, run, on_step=status.update)
+            study = study_of_run(folder, run, on_step=tell)
         except FrameError as error:
             raise DataError(f"{folder}: {error}") from None
     write_report(study, out)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from lmoe_studio.cli.console import messages, plain, progress_bar, say
+from lmoe_studio.cli.console import progress_bar, say, table_console, waiting
 from lmoe_studio.cli.options import Bank, Base, Device, Quantize
 from lmoe_studio.cli.text_input import given_text
 from lmoe_studio.cli.trace_file import require_trace_name, write_trace
@@ -77,9 +76,9 @@ def _trace(
         return
     require_trace_name(out)
     prompt = given_text(text, file)
-    with messages.status("") as status:
-        studio = load(on_progress=status.update)
-        status.update("Tracing")
+    with waiting() as tell:
+        studio = load(on_progress=tell)
+        tell("Tracing")
         trace = studio.trace(prompt, max_tokens=max_tokens, contributions=contributions)
     if out is None:
         _print_trace(trace)
@@ -107,8 +106,8 @@ def _trace_corpus(
     from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 
     survey(CorpusFile(corpus.data, corpus.text_column, corpus.label_column))  # before the model
-    with messages.status("") as status:
-        studio = load(on_progress=status.update)
+    with waiting() as tell:
+        studio = load(on_progress=tell)
     with progress_bar() as bar:
         task = bar.add_task("Tracing", total=1.0, line="")
 
@@ -142,8 +141,8 @@ def _print_trace(trace: "RoutingTrace") -> None:
     table = Table("position", "token", "log p", "top expert", "mean weight")
     for row in token_frame(trace).itertuples():
         chance = f"{row.logprob:.2f}" if row.position else ""
-        token = plain(repr(row.token)[1:-1])
+        token = repr(row.token)[1:-1]
         table.add_row(
             str(row.position), token, chance, str(row.top_expert), f"{row.top_weight:.2f}"
         )
-    Console().print(table)
+    table_console().print(table)

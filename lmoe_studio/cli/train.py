@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmoe_studio.cli.console import messages, plain, say
+from lmoe_studio.cli.console import messages, say, waiting
 from lmoe_studio.cli.options import Quantize
 from lmoe_studio.cli.training_progress import TrainingProgress, print_preview
 from lmoe_studio.errors import ConfigError
@@ -92,18 +92,16 @@ def _preview(settings: "TrainingConfig") -> None:
     from lmoe_studio.base_models import load_tokenizer
     from lmoe_studio.training.preview import preview
 
-    with messages.status("") as status:
-        tokenizer = load_tokenizer(settings.base, on_progress=status.update)
-        status.update("Reading and tokenising the texts")
+    with waiting() as tell:
+        tokenizer = load_tokenizer(settings.base, on_progress=tell)
+        tell("Reading and tokenising the texts")
         found = preview(settings, tokenizer)
     for skill in found:
         report = skill.report
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
         say(
-            plain(
-                f"{report.name}: {report.texts:,} texts and {report.held_out_texts:,} held out; "
-                f"{report.sequences:,} sequences, {report.tokens:,} tokens for this run"
-                f"{f'; {dropped}' if dropped else ''}"
-            )
+            f"{report.name}: {report.texts:,} texts and {report.held_out_texts:,} held out; "
+            f"{report.sequences:,} sequences, {report.tokens:,} tokens for this run"
+            f"{f'; {dropped}' if dropped else ''}"
         )
     print_preview({skill.report.name: skill.sequences for skill in found})

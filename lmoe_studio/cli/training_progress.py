@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmoe_studio.cli.console import plain, progress_bar
+from lmoe_studio.cli.console import progress_bar, table_console
 
 if TYPE_CHECKING:
     from lmoe_studio.training.events import Event, GroupHealth
@@ -75,14 +74,14 @@ class TrainingProgress:
         self._health = found
 
     def _say(self, line: str) -> None:
-        self._bar.console.print(plain(line), soft_wrap=True)
+        self._bar.console.print(line, soft_wrap=True)
 
 
 def print_preview(shown: dict[str, list[list[tuple[str, bool]]]]) -> None:
     """Print sequences as the model sees them; what is only read, and not learned, in «marks»."""
     from lmoe_studio.tracing.token_texts import INCOMPLETE
 
-    out = Console(highlight=False)
+    out = table_console()
     for skill, sequences in shown.items():
         for number, tokens in enumerate(sequences, start=1):
             text = Text()
@@ -100,5 +99,5 @@ def _loss_table(event: Any) -> Table:
     table = Table("skill", "base", "bank", "change", title="Held-out loss, nats a token")
     for name, base in event.base.items():
         bank = event.bank[name]
-        table.add_row(plain(name), f"{base:.3f}", f"{bank:.3f}", f"{bank - base:+.3f}")
+        table.add_row(name, f"{base:.3f}", f"{bank:.3f}", f"{bank - base:+.3f}")
     return table

@@ -40,7 +40,7 @@ def start_worker(folder: Path, lock: FileLock) -> int:
 
 def _environment() -> dict[str, str]:
     """This process's; a checkout that is not installed is found in it as well."""
-    environment = {**os.environ, "PYTHONUTF8": "1"}
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:replace"}
     if str(_PACKAGE_PARENT) != sysconfig.get_path("purelib"):
         paths = [str(_PACKAGE_PARENT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
