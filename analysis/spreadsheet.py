@@ -19,14 +19,15 @@ def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
 
     Text that begins with an apostrophe gets one more, so taking one away gives the original back.
     """
-    guarded = frame.rename(columns=_guarded)
+    guarded = frame.rename(columns=safe_cell)
     for name in guarded.columns:
         if isinstance(guarded[name].dtype, pd.CategoricalDtype):  # each text once, not each cell
-            guarded[name] = guarded[name].cat.rename_categories(_guarded).astype(object)
+            guarded[name] = guarded[name].cat.rename_categories(safe_cell).astype(object)
         elif not pd.api.types.is_numeric_dtype(guarded[name]):
-            guarded[name] = guarded[name].astype(object).map(_guarded)
+            guarded[name] = guarded[name].astype(object).map(safe_cell)
     return guarded
 
 
-def _guarded(value: object) -> object:
+def safe_cell(value: object) -> object:
+    """A text that could run as a formula with an apostrophe before it; anything else as it is."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
