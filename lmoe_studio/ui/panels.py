@@ -26,6 +26,15 @@ def header() -> str:
     )
 
 
+def progress_panel(title: str, text: str, share: float) -> str:
+    """Something that goes on, with a bar; `share` is what is done, 0 to 1."""
+    return (
+        '<div class="panel loading" role="status"><i></i><div>'
+        f"<strong>{safe(title)}</strong><p>{safe(text)}</p>"
+        f'<progress value="{share:.4f}" max="1">{share:.0%}</progress></div></div>'
+    )
+
+
 def status_line(text: str, *, tone: Tone | None = None) -> str:
     """One line that says what the Studio is doing."""
     return f'<div class="status {tone or "ready"}"><i></i><span>{safe(text)}</span></div>'

@@ -53,7 +53,7 @@ def write_run(
     rows, done = rows_of(kept), 0
     try:
         with path.open("wb") as file, closing(_WRITERS[kind](file)) as writer:
-            for batch in _batches(kept):
+            for batch in _batches(kept, _ROWS):
                 if should_stop():
                     break
                 writer.write(batch)
@@ -83,14 +83,15 @@ def sizes(kept: KeptStudy) -> dict[RunFormat, int]:
             writer.write(sample)
         found[kind] = round(file.tell() / max(1, len(sample)) * rows)
     # What Parquet says once for a whole file a sample would count many times.
-    return found | {"parquet": sum(part.stat().st_size for part in _parts(kept))}
+    found["parquet"] = sum(part.stat().st_size for part in _parts(kept))
+    return found
 
 
 def _parts(kept: KeptStudy) -> list[Path]:
     return sorted((kept.runs / f"run={kept.run}").glob("part-*.parquet"))
 
 
-def _batches(kept: KeptStudy, rows: int = _ROWS) -> Iterator[pa.Table]:
+def _batches(kept: KeptStudy, rows: int) -> Iterator[pa.Table]:
     """The run's rows, with its name in the first column."""
     for part in _parts(kept):
         with pq.ParquetFile(part) as file:

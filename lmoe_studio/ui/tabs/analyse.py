@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from analysis import FrameError
-from lmoe_studio.errors import DataError, LMoEError
+from lmoe_studio.errors import DataError
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.corpus_columns import (
     AUTOMATIC,
@@ -25,7 +25,7 @@ from lmoe_studio.ui.file_names import in_words
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.problems import problem_panel
 from lmoe_studio.ui.report import table_html
-from lmoe_studio.ui.run_export import FORMATS, RunFormat, write_run
+from lmoe_studio.ui.run_export import RunFormat
 from lmoe_studio.ui.runs import in_background
 from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.studies import (
@@ -36,6 +36,7 @@ from lmoe_studio.ui.studies import (
     pandas_code,
 )
 from lmoe_studio.ui.study import SECTIONS, Section
+from lmoe_studio.ui.tabs.study_exports import Surroundings, build_exports, wire_exports
 
 TITLE = "Analyse"
 KEPT = {"study": ""}
@@ -48,7 +49,6 @@ _STUDY = {
     "api_visibility": "private",
 }
 _ROWS_SHOWN = 60
-_EXPORT_NAMES = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSONL", "html": "Report (HTML)"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def build(page: Page) -> Follower:
     parts, studies = _lay_out(), StudyStore()
     _wire_columns(parts)
     _wire_study(page, parts, studies)
-    _wire_export(page, parts, studies)
+    around = Surroundings(page.kept["study"], parts.findings, parts.notice, parts.stop, parts.run)
+    wire_exports(page, parts.exports, around, studies)
 
     def show(state: SourceState) -> list[Any]:
         return [gr.update(interactive=state.studio is not None)]
@@ -130,11 +131,7 @@ def _lay_out() -> Parts:
     with gr.Column(visible=False, elem_id="study-more") as more:
         with gr.Accordion("The same in pandas", open=False):
             code = gr.Code(language="python", label="pandas", interactive=False)
-        with gr.Row(elem_id="study-exports"):
-            exports: dict[RunFormat, gr.Button] = {
-                kind: gr.Button(_EXPORT_NAMES[kind], size="sm", scale=0, min_width=96)
-                for kind in FORMATS
-            }
+        exports = build_exports()
     return Parts(
         pasted, file, text_column, label_column, max_tokens, start, stop, notice, findings, answers,
         more, code, exports, gr.State(""),
@@ -273,7 +270,7 @@ class _Seen:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._share = 0.0
-        self._text = "Reading the corpus"
+        self._title, self._text = "Tracing the texts", "Reading the corpus"
 
     def hear(self, progress: Any) -> None:
         self._share = progress.share
@@ -285,14 +282,10 @@ class _Seen:
         )
 
     def step(self, name: str) -> None:
-        self._text = name
+        self._title, self._text, self._share = "Studying the run", name, 1.0
 
     def shown(self, seconds: float) -> str:
-        return (
-            '<div class="panel loading" role="status"><i></i><div>'
-            f"<strong>Tracing the texts, {seconds:.0f} s</strong><p>{panels.safe(self._text)}</p>"
-            f'<progress value="{self._share:.4f}" max="1">{self._share:.0%}</progress></div></div>'
-        )
+        return panels.progress_panel(f"{self._title}, {seconds:.0f} s", self._text, self._share)
 
 
 def _begun(page: Page, parts: Parts, run: str) -> dict[Any, Any]:
@@ -346,27 +339,3 @@ def _shown_answer(answer: Answer, section: Section | None) -> dict[Any, Any]:
         answer.plot: gr.update(value=section.figure, visible=section.figure is not None),
         answer.table: table_html(section.table, most=_ROWS_SHOWN),
     }
-
-
-def _wire_export(page: Page, parts: Parts, studies: StudyStore) -> None:
-    def _exporter(kind: RunFormat) -> Any:
-        def _on_export(key: object, request: gr.Request) -> list[Any]:
-            kept = studies.get(user_of(request), key)
-            if kept is None:
-                gone = "The Studio has let go of this study; study the texts again, then export it."
-                return [None, panels.panel("problem", "Nothing to export", gone)]
-            try:
-                return [str(write_run(kept, kind)), ""]
-            except (LMoEError, OSError) as error:
-                return [None, panels.panel("problem", "The export failed", str(error))]
-
-        return _on_export
-
-    for kind, button in parts.exports.items():
-        made = button.click(
-            _exporter(kind),
-            page.kept["study"],
-            [page.download, parts.notice],
-            api_visibility="private",
-        )
-        page.hand_over(made)
