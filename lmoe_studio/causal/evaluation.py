@@ -44,15 +44,27 @@ class CorpusLosses:
     unlabelled: int
 
     def table(self) -> pd.DataFrame:
-        """Plans × labels, and `mean` over the labels, each counting the same."""
-        missing = "all texts" if self.unlabelled == self.texts else "(no label)"
+        """Plans × labels, and `mean` over the labels, each counting the same.
+
+        Where a label of the corpus has one of the names that the table gives, `mean`,
+        `(no label)` or `all texts`, the table's own is followed by an apostrophe.
+        """
+        labels = set(self.frame["label"].dropna())
+        missing = _free("all texts" if self.unlabelled == self.texts else "(no label)", labels)
         named = self.frame.assign(label=self.frame["label"].fillna(missing))
         table = named.pivot(index="plan", columns="label", values="loss")
         table = table.reindex(index=named["plan"].unique(), columns=named["label"].unique())
         table.columns.name = table.index.name = None
         if table.shape[1] > 1:
-            table["mean"] = np.nanmean(table.to_numpy(np.float64), axis=1)
+            table[_free("mean", labels)] = np.nanmean(table.to_numpy(np.float64), axis=1)
         return table
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with as many apostrophes as it takes to be no label."""
+    while name in taken:
+        name += "'"
+    return name
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,12 @@ class CorpusEvaluator:
         on_progress: Callable[[CorpusProgress], None],
     ) -> CorpusLosses:
         """See `Studio.evaluate`."""
-        found = survey(corpus)
         usual = usual_plans(self.model.bank.expert_names)
-        if taken := sorted(usual.keys() & plans.keys()):
-            raise ConfigError(f"A plan is named '{taken[0]}', as one that is compared anyway.")
+        if taken := sorted({*usual, BEST_PER_TEXT, BEST_PER_TOKEN} & plans.keys()):
+            raise ConfigError(
+                f"A plan is named '{taken[0]}', as one that is compared anyway; give it another name."
+            )
+        found = survey(corpus)
         tried = usual | dict(plans)
         tally = _Tally(tuple(tried), self.model.bank.expert_names)
         read = 0

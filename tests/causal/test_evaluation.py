@@ -59,13 +59,33 @@ def test_without_labels_all_texts_are_one_group(studio):
     assert list(table.columns) == ["all texts"]
 
 
+@pytest.mark.parametrize(
+    ("sql", "prose", "columns"),
+    [
+        ("mean", "prose", ["mean", "prose", "(no label)", "mean'"]),
+        ("mean", "mean'", ["mean", "mean'", "(no label)", "mean''"]),
+        ("(no label)", "all texts", ["(no label)", "all texts", "(no label)'", "mean"]),
+        ("plan", "loss", ["plan", "loss", "(no label)", "mean"]),
+    ],
+)
+def test_labels_of_the_tables_own_names_have_columns_of_their_own(studio, sql, prose, columns):
+    names = {"sql": sql, "prose": prose, None: None}
+    table = studio.evaluate(TEXTS, labels=[names[label] for label in LABELS]).table()
+    assert sorted(table.columns[:3]) == sorted(columns[:3])
+    assert table.columns[3] == columns[3]
+    plain = studio.evaluate(TEXTS, labels=LABELS).table()
+    for own, name in zip(("sql", "prose", "(no label)", "mean"), columns, strict=True):
+        np.testing.assert_allclose(table[name], plain[own], atol=1e-6)
+
+
 def test_a_plan_of_ones_own_is_compared_also_where_it_asks_for_texts(studio):
     plan = RoutingPlan([Override.solo("math", tokens=TextMatch(text="SELECT"))])
     found = studio.evaluate(TEXTS, labels=LABELS, plans={"mine": plan})
     expected = by_hand(studio, plan, "sql").mean()
     assert found.table().loc["mine", "sql"] == pytest.approx(expected, abs=1e-4)
-    with pytest.raises(ConfigError, match="named 'router'"):
-        studio.evaluate(TEXTS, plans={"router": plan})
+    for name in ("router", "base", "only sql", BEST_PER_TEXT, BEST_PER_TOKEN):
+        with pytest.raises(ConfigError, match=f"named '{name}'"):
+            studio.evaluate(TEXTS, plans={name: plan})
     with pytest.raises(PlanError, match="no expert"):
         studio.evaluate(TEXTS, plans={"mine": RoutingPlan([Override.solo("nobody")])})
 

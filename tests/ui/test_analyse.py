@@ -199,7 +199,7 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
     assert tab.inner_text("#findings") == found
     assert tab.locator(".answer:visible").count() == 10
     with tab.expect_download() as download:
-        tab.click("#study-exports button:has-text('CSV')")
+        tab.click("#export-csv")
     assert pd.read_csv(download.value.path()).equals(table)
 
 
