@@ -11,3 +11,8 @@ def clean(text: str) -> str:
     One of them in one message ends the whole event stream of a page.
     """
     return _SURROGATE.sub("\ufffd", text)
+
+
+def typed(value: object) -> str:
+    """What someone typed; empty where something else than a text has come."""
+    return value if isinstance(value, str) else ""

@@ -11,6 +11,7 @@ import gradio as gr
 from analysis import FrameError
 from lmoe_studio.errors import DataError
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.corpus_columns import (
     AUTOMATIC,
     NO_LABELS,
@@ -160,7 +161,7 @@ def _wire_columns(parts: Parts) -> None:
     def _on_corpus(pasted: str, uploaded: str | None) -> list[Any]:
         """Offer the columns there are; what cannot be read says so when it is studied."""
         try:
-            columns = columns_of(pasted, uploaded)
+            columns = columns_of(typed(pasted), uploaded)
         except DataError:
             columns = {}
         labels = [AUTOMATIC, NO_LABELS, *choices(columns)]
@@ -205,7 +206,7 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
             yield _begun(page, parts, run)
             folder, names = studies.new_folder(), dict[Path, str]()
             try:
-                path = given_corpus(pasted, uploaded, folder)
+                path = given_corpus(typed(pasted), uploaded, folder)
                 if path is None:
                     raise nothing_given()
                 names = {path: path.name if uploaded else "the pasted text", folder: "the study"}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from lmoe_studio.errors import TextError
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.clean_text import clean, typed
 from lmoe_studio.ui.compared import ComparisonView, comparison_view, sweep_view
 from lmoe_studio.ui.components.comparison import (
     build_comparison,
@@ -137,9 +138,9 @@ def _wire_compare(page: Page, parts: Parts, results: Results) -> None:
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
 
             def compare(studio: "Studio", stop: Event) -> ComparisonView:
-                _check(studio, prompt, plans)
+                _check(studio, typed(prompt), plans)
                 made = studio.compare(
-                    prompt, plans, reference=_or_none(reference), should_stop=stop, **options
+                    prompt, plans, reference=_or_none(typed(reference)), should_stop=stop, **options
                 )
                 return comparison_view(made, plans)
 
@@ -159,14 +160,17 @@ def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
         def work(bank: str) -> Work:
             plan, _ = read_picks(picks, bank=bank)
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
-            count = min(max(int(steps), LEAST_STEPS), MOST_STEPS)
+            asked = (
+                int(steps) if isinstance(steps, int | float) and isfinite(steps) else LEAST_STEPS
+            )
+            count = min(max(asked, LEAST_STEPS), MOST_STEPS)
             strengths = [round(float(at), 3) for at in np.linspace(0, 1, count)]
 
             def sweep(studio: "Studio", stop: Event) -> ComparisonView:
-                _check(studio, prompt, {"A": plan})
+                _check(studio, typed(prompt), {"A": plan})
                 made = studio.sweep(
-                    prompt, expert, strengths=strengths, plan=plan,
-                    reference=_or_none(reference), should_stop=stop, **options,
+                    prompt, typed(expert), strengths=strengths, plan=plan,
+                    reference=_or_none(typed(reference)), should_stop=stop, **options,
                 )  # fmt: skip
                 return sweep_view(made, {})
 

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.components.composer import build_composer, show_plan
 from lmoe_studio.ui.components.workbench import (
     answer_pick,
@@ -173,7 +174,7 @@ def _wire_generate(page: Page, parts: Parts) -> None:
             except Exception as error:
                 yield [_plain_status(page), problem_panel(error), *_ended(page), *_same(3)]
                 return
-            for written in write(state, prompt, plan.plan, settings, stop):
+            for written in write(state, typed(prompt), plan.plan, settings, stop):
                 if page.runs.is_forgotten(user, run):
                     stop.set()
                 yield _show(page, written, plan.signature, series=run, user=user)
@@ -274,7 +275,7 @@ def _wire_plan_text(page: Page, parts: Parts) -> None:
 
     def _on_import(text: str) -> list[Any]:
         try:
-            plan = read_plan_text(text)
+            plan = read_plan_text(typed(text))
             if page.source.state.studio is not None:
                 page.source.state.studio.check_plan(plan)
         except Exception as error:

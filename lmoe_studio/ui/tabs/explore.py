@@ -11,6 +11,7 @@ import gradio as gr
 
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.components.workbench import (
     answer_pick,
     build_workbench,
@@ -123,7 +124,7 @@ def _wire_trace(page: Page, parts: Parts) -> None:
         waiting = panels.status_line("Tracing…", tone="loading")
         yield [waiting, "", gr.update(visible=False), busy, gr.skip(), gr.skip(), gr.skip()]
         limit = state.studio.card.context_length if cut else None
-        yield _show(trace_text(state, text, max_tokens=limit), user_of(request))
+        yield _show(trace_text(state, typed(text), max_tokens=limit), user_of(request))
 
     def _on_trace(text: str, request: gr.Request) -> Iterator[list[Any]]:
         yield from _run(text, request, cut=False)

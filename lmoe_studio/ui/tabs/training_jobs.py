@@ -17,6 +17,7 @@ from lmoe_studio.errors import JobError, LMoEError
 from lmoe_studio.jobs.job import Job, JobState
 from lmoe_studio.plain_data import read_json
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.components.jobs import build_job_details, build_job_head, build_job_list
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.problems import problem_panel
@@ -204,7 +205,7 @@ class _Seen:
 
     def __init__(self, text: str) -> None:
         try:
-            marks = read_json(text)
+            marks = read_json(typed(text))
         except (TypeError, ValueError):
             marks = {}
         self._marks = marks if isinstance(marks, dict) else {}
