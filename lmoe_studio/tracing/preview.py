@@ -28,18 +28,18 @@ def refuse_foreign(trace: RoutingTrace, model: MixtureModel) -> None:
     bank, sites = model.bank, model.sites
     modules = tuple(site.module for site in sites if site.module) or None
     compared = {
-        "bank": (trace.bank, bank.name),
-        "base model": (trace.base, bank.base.id),
-        "experts": (trace.experts, bank.expert_names),
-        "router": (trace.router, bank.router.model_dump_json()),
-        "layers": (trace.site_layers, tuple(site.layer for site in sites)),
-        "modules": (trace.site_modules, modules),
+        "another bank": (trace.bank, bank.name),
+        "another base model": (trace.base, bank.base.id),
+        "other experts": (trace.experts, bank.expert_names),
+        "another router": (trace.router, bank.router.model_dump_json()),
+        "other layers": (trace.site_layers, tuple(site.layer for site in sites)),
+        "other modules": (trace.site_modules, modules),
     }
-    for name, (traced, loaded) in compared.items():
+    for what, (traced, loaded) in compared.items():
         if traced != loaded:
             raise BankMismatchError(
-                f"The trace was made with other {name} than what is loaded now: {_said(traced)}, "
-                f"not {_said(loaded)}; trace the text again, or load what it was made with."
+                f"The trace was made with {what}, {_said(traced)}; loaded is {_said(loaded)}. Trace "
+                "the text again, or load what it was made with."
             )
 
 

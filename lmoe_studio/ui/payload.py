@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from lmoe_studio.tracing.records import RoutingTrace
+from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.palette import expert_colour, expert_glyph
 
@@ -29,7 +29,18 @@ class ExpertLook(TypedDict):
     colour: str
 
 
-class TracePayload(TypedDict):
+class ShownWeights(TypedDict):
+    """Weights for the browser."""
+
+    scale: float
+    """The weight that 255 stands for: 1, or more where weights exceed 1."""
+    weights: str
+    """base64 uint8 `[token, layer, expert]`."""
+    overridden: str | None
+    """base64 bits `[token, layer]`, the highest first: where a plan changed something."""
+
+
+class TracePayload(ShownWeights):
     """One trace for the browser; `base64` fields are little-endian arrays."""
 
     id: str
@@ -43,14 +54,8 @@ class TracePayload(TypedDict):
     tokens: list[str]
     flags: str
     """base64 uint8 `[token]`: SPECIAL | GENERATED."""
-    scale: float
-    """The weight that 255 stands for: 1, or more where weights exceed 1."""
-    weights: str
-    """base64 uint8 `[token, layer, expert]`."""
     own: str | None
-    """The same without the plan, where there was one: the router's own weights."""
-    overridden: str | None
-    """base64 bits `[token, layer]`, the highest first: where the plan changed something."""
+    """The weights without the plan, where it changed some: the router's own."""
     logprobs: list[float | None]
     ranks: list[int]
     entropies: list[float | None]
@@ -95,11 +100,10 @@ class ExactCell(TypedDict):
 def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
     """Everything the workbench needs to draw a trace; `key` is what it asks for more with."""
     shown = slice(0, MOST_TOKENS)
-    weights = np.nan_to_num(trace.by_layer(trace.routing_weights[shown]))
-    overridden, own = trace.overridden[shown], weights
-    if overridden.any():
-        own = np.nan_to_num(trace.by_layer(trace.router_weights[shown]))
-    scale = max(1.0, float(weights.max(initial=0)), float(own.max(initial=0)))
+    weights = _by_layer(trace, trace.routing_weights)
+    own = _by_layer(trace, trace.router_weights) if trace.overridden[shown].any() else None
+    least = 1.0 if own is None else float(own.max(initial=1))
+    seen = shown_weights(trace, trace.routing_weights, trace.overridden, least=least)
     strings, alternatives = _interned(trace.alternative_tokens[shown])
     logprobs = np.nan_to_num(trace.alternative_logprobs[shown], nan=-65.535, neginf=-65.535)
     return {
@@ -114,10 +118,8 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         "layers": sorted(set(trace.site_layers)),
         "tokens": [clean(token) for token in trace.tokens[shown]],
         "flags": _base64(trace.special[shown] * SPECIAL + trace.generated[shown] * GENERATED, "u1"),
-        "scale": scale,
-        "weights": _steps(weights, scale),
-        "own": None if own is weights else _steps(own, scale),
-        "overridden": None if own is weights else _bits(np.any(trace.by_layer(overridden), axis=2)),
+        **seen,
+        "own": None if own is None else _steps(own, seen["scale"]),
         "logprobs": _rounded(trace.logprobs[shown]),
         "ranks": trace.ranks[shown].tolist(),
         "entropies": _rounded(trace.entropies[shown]),
@@ -126,6 +128,31 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         "alternative_logprobs": _base64(np.rint(logprobs * -1000).clip(0, 65535), "<u2"),
         "has_contributions": trace.contributions is not None,
         "uniformity": _uniformity(weights, trace.special[shown]),
+    }
+
+
+def shown_weights(
+    trace: RoutingTrace,
+    weights: FloatArray,
+    overridden: NDArray[np.bool_],
+    *,
+    least: float = 1.0,
+) -> ShownWeights:
+    """Weights `[position, site, expert]` over a trace's tokens, as the workbench draws them.
+
+    Args:
+        trace: whose tokens and sites they are of.
+        weights: its own, or others.
+        overridden: where a plan changed them.
+        least: what 255 stands for at least.
+    """
+    cells = _by_layer(trace, weights)
+    changed = overridden[:MOST_TOKENS]
+    scale = float(cells.max(initial=least))
+    return {
+        "scale": scale,
+        "weights": _steps(cells, scale),
+        "overridden": _bits(np.any(trace.by_layer(changed), axis=2)) if changed.any() else None,
     }
 
 
@@ -157,6 +184,11 @@ def read_pick(data: Any, trace: RoutingTrace) -> tuple[int, int, int] | None:
     if 0 <= lo <= hi < len(trace) and -1 <= layer < trace.num_layers:
         return lo, hi, layer
     return None
+
+
+def _by_layer(trace: RoutingTrace, values: FloatArray) -> FloatArray:
+    """Of the tokens shown, `[token, layer, expert]`; 0 where nothing is known."""
+    return np.nan_to_num(trace.by_layer(values[:MOST_TOKENS]))
 
 
 def _cell(

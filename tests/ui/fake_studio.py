@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ContextLengthError, PlanError, TextError
 from lmoe_studio.routing.check import check_plan, plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.records import RoutingTrace
 
 Loose: Any = object
+ROUTER = RouterSettings().model_dump_json()
 NAMES = ("sql", "french", "cooking", "python", "drama", "math", "dialogue", "prose")
 
 
@@ -53,6 +55,7 @@ class FakeStudio(Loose):
         self.answer: Any = None  # a trace, or an error, to give whatever the text is
         self.pause = 0.0  # seconds that a generated token takes
         self.plans = []  # of all runs, in order
+        self.router = RouterSettings()
         self.steps = 0  # generated tokens of all runs
 
     def trace(self, text, *, max_tokens=None, alternatives=5, contributions=False):
@@ -72,6 +75,20 @@ class FakeStudio(Loose):
             experts=tuple(expert.name for expert in self.card.experts),
             contributions=contributions,
         )
+
+    def preview(self, trace, plan):
+        """By the real rules: they need no model."""
+        from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
+
+        names = tuple(expert.name for expert in self.card.experts)
+        sites = [SimpleNamespace(layer=layer, module=None) for layer in range(self.card.num_layers)]
+        bank = SimpleNamespace(
+            name=self.card.bank, base=SimpleNamespace(id=self.card.base), expert_names=names,
+            router=self.router,
+        )  # fmt: skip
+        refuse_foreign(trace, SimpleNamespace(bank=bank, sites=sites))
+        texts = SimpleNamespace(parts=lambda ids, after=(): [trace.tokens[i] for i in ids])
+        return preview_weights(trace, plan, router=bank.router, num_layers=len(sites), texts=texts)
 
     def check_plan(self, plan, *, max_new_tokens=None):
         check_plan(
@@ -239,4 +256,5 @@ def make_trace(
         alternative_logprobs=best,
         alternative_tokens=tuple(tuple(map(str, row)) for row in chosen),
         contributions=weights * 3 if contributions else None,
+        router=ROUTER,
     )

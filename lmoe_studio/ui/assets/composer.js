@@ -37,9 +37,9 @@ function readPlan() {
 function changed() {
   const { overrides: plan, problem } = readPlan();
   const { bank } = state;
-  window.lmoePlan = { bank, overrides: plan, signature: signatureOf(plan) };
+  window.lmoePlan = { bank, overrides: plan, signature: signatureOf(plan), problem };
   window.dispatchEvent(new CustomEvent("lmoe:plan"));
-  props.value = { ...window.lmoePlan, problem };
+  props.value = window.lmoePlan;
   keepPlan({ bank, entries: state.entries, mixer: state.mixer, plan });
 }
 

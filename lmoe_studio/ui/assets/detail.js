@@ -42,7 +42,6 @@ function makeDetail(view, act) {
       const value = make("span", "value");
       const norm = make("span", "norm");
       row.style.setProperty("--expert", expert.colour);
-      row.title = expert.name;
       track.append(fill);
       row.append(glyph, make("span", "name", expert.name), track, value, norm);
       row.addEventListener("pointerenter", () => act.hover(k));
@@ -64,6 +63,7 @@ function makeDetail(view, act) {
     showFacts(single);
     const values = view.profile(view.lo, view.hi);
     showBars(view.atLayer(values, view.layer));
+    showOwn();
     drawProfile(values);
     override.hidden = !act.override;
     next.hidden = !single || !view.data.ranks[view.lo];
@@ -108,6 +108,7 @@ function makeDetail(view, act) {
     const most = Math.max(1 / view.scale, ...values);
     // A line where every expert would stand if all had the same weight.
     bars.style.setProperty("--even", 100 / view.K / view.scale / most + "%");
+    bars.dataset.most = most * view.scale;
     rows.forEach((row, k) => {
       row.fill.style.width = (100 * values[k] / most).toFixed(1) + "%";
       say(row.value, (values[k] * view.scale).toFixed(2));
@@ -115,6 +116,19 @@ function makeDetail(view, act) {
       row.norm.textContent = "";
     });
     note.textContent = view.previewing ? "Preview: what the plan would make of these weights." : "";
+  }
+
+  // Where a plan changed weights, a mark in each bar for what the router alone would have given.
+  function showOwn() {
+    const own = view.touched && view.atLayer(view.ownProfile(view.lo, view.hi), view.layer);
+    const most = Number(bars.dataset.most);
+    bars.classList.toggle("with-own", Boolean(own));
+    rows.forEach(({ row }, k) => {
+      const weight = own ? own[k] * view.data.scale : 0;
+      row.style.setProperty("--own", Math.min(100, (100 * weight) / most) + "%");
+      row.title = view.data.experts[k].name + (own ? `; the router alone: ${weight.toFixed(2)}` : "");
+    });
+    if (own) say(note, note.textContent + " The line in a bar is the router's own weight.");
   }
 
   // Exact numbers from the server take the place of those in steps of 1/255.

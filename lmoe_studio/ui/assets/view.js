@@ -28,11 +28,12 @@ function makeView() {
   const view = {
     data: null, // the payload
     T: 0, L: 0, K: 0, // tokens, layers, experts
+    own: null, // the router's own weights of the run, like weights; 255 stands for data.scale
     weights: null, // uint8 [token, layer, expert]; 255 stands for scale
     scale: 1,
     mean: null, // the same over all layers, [token, expert]
     touched: null, // uint8 [token, layer]: where a plan changed something; null for nowhere
-    previewing: false, // the weights are reckoned here, not those of the run
+    previewing: false, // the weights are what a plan would make of the run's
     layer: ALL_LAYERS, // an index into data.layers
     colour: "dominant", // "dominant", "entropy", or the index of one expert
     solo: new Set(), // experts that the legend has singled out
@@ -47,7 +48,8 @@ function makeView() {
     const goesOn = Boolean(view.data?.run && view.data.run.series === data.run?.series);
     view.data = data;
     [view.T, view.L, view.K] = data.shape;
-    view.showRun();
+    view.show(data, false);
+    view.own = data.own ? decodeBytes(data.own) : view.weights;
     view.flags = decodeBytes(data.flags);
     view.pieces = piecesIn(data.tokens);
     view.alternatives = decodeWords(data.alternatives);
@@ -62,16 +64,11 @@ function makeView() {
     view.lo = view.hi = view.anchor = NONE;
   };
 
-  view.setWeights = (weights, scale, touched, previewing) => {
-    Object.assign(view, { weights, scale, touched, previewing, whole: null });
+  // Weights over the tokens there are: those of the run, or a preview of others.
+  view.show = ({ weights, scale, overridden }, previewing) => {
+    const touched = overridden && decodeBits(overridden, view.T * view.L);
+    Object.assign(view, { scale, touched, previewing, whole: null, weights: decodeBytes(weights) });
     view.mean = meanOverLayers(view);
-  };
-
-  // The weights that the run had.
-  view.showRun = () => {
-    const { weights, scale, overridden } = view.data;
-    view.setWeights(decodeBytes(weights), scale,
-      overridden && decodeBits(overridden, view.T * view.L), false);
   };
 
   view.isTouched = (token, layer) => {
@@ -103,18 +100,14 @@ function makeView() {
 
   // Weights of a token range by layer and expert, 0..1 of the scale, as a flat [layer, expert].
   view.profile = (lo, hi) => {
-    if (lo < 0 && view.whole) return view.whole;
-    const [from, to] = lo < 0 ? [0, view.T - 1] : [lo, hi];
-    const sums = new Float32Array(view.L * view.K);
-    for (let t = from; t <= to; t++) {
-      const start = t * sums.length;
-      for (let i = 0; i < sums.length; i++) sums[i] += view.weights[start + i];
-    }
-    const count = 255 * Math.max(1, to - from + 1);
-    for (let i = 0; i < sums.length; i++) sums[i] /= count;
-    if (lo < 0) view.whole = sums;
-    return sums;
+    if (lo >= 0) return meanOverTokens(view, view.weights, lo, hi);
+    view.whole ??= meanOverTokens(view, view.weights, 0, view.T - 1);
+    return view.whole;
   };
+
+  // The same of the router's own weights, 0..1 of data.scale.
+  view.ownProfile = (lo, hi) =>
+    lo < 0 ? meanOverTokens(view, view.own, 0, view.T - 1) : meanOverTokens(view, view.own, lo, hi);
 
   // The weights at a layer of such a profile, or their mean over all layers.
   view.atLayer = (profile, layer) => {
@@ -125,6 +118,17 @@ function makeView() {
   };
 
   return view;
+}
+
+function meanOverTokens(view, weights, from, to) {
+  const sums = new Float32Array(view.L * view.K);
+  for (let t = from; t <= to; t++) {
+    const start = t * sums.length;
+    for (let i = 0; i < sums.length; i++) sums[i] += weights[start + i];
+  }
+  const count = 255 * Math.max(1, to - from + 1);
+  for (let i = 0; i < sums.length; i++) sums[i] /= count;
+  return sums;
 }
 
 function meanOverLayers(view) {

@@ -169,40 +169,60 @@ function showNotices() {
   }
   if (view.K === 1) lines.push("This bank has one expert, so there is nothing to choose between.");
   lines.push(...(data.run?.notes ?? []));
-  if (isStale()) {
+  if (view.previewing) {
     lines.unshift("Preview: the plan has changed since this text was written. The weights show the " +
       "new plan on the same text; Generate to see what it writes.");
-  }
+  } else if (unseen) lines.unshift("No preview of the plan. " + unseen);
   notices.replaceChildren(...lines.map((line) => make("p", "", line)));
 }
 
-// Whether the composer's plan is another than the one this text was made with.
-function isStale() {
+// The composer's plan, where it is another than the one this text was made with.
+function otherPlan() {
   const { run } = view.data;
   const plan = SETUP.steered && window.lmoePlan;
-  return Boolean(run && plan && !run.live && plan.signature !== run.signature && isOfLoadedBank(view.data));
+  if (!run || run.live || !plan || !isOfLoadedBank(view.data)) return null;
+  return plan.problem || plan.signature !== run.signature ? plan : null;
 }
 
+const previews = makePreviews((question) => trigger("preview", question), showPreview);
+let unseen = ""; // why there is no preview
+
+// Asks for what is to be seen now; until it comes, what is seen stays.
 function preview() {
-  const stale = isStale();
-  if (stale) previewPlan(view, window.lmoePlan.overrides);
-  else if (view.previewing) view.showRun();
-  root.classList.toggle("previewing", stale);
-  return stale;
+  const plan = otherPlan();
+  if (!plan || plan.problem) {
+    previews.drop();
+    showPreview({ problem: plan?.problem ?? "" });
+  } else previews.want({ id: view.data.id, overrides: plan.overrides });
+  root.setAttribute("aria-busy", String(previews.isOpen()));
+}
+
+function showPreview({ id, shown, problem = "" }) {
+  if (!view.data || (id && id !== view.data.id)) return; // of a text that is not shown any more
+  const before = [view.previewing, unseen].join();
+  if (shown) showWeights(shown, true);
+  else if (view.previewing) showWeights(view.data, false);
+  unseen = problem;
+  root.setAttribute("aria-busy", String(previews.isOpen()));
+  root.classList.toggle("previewing", view.previewing);
+  if (before !== [view.previewing, unseen].join()) showNotices();
+}
+
+function showWeights(shown, isPreview) {
+  view.show(shown, isPreview);
+  recolour();
+  detail.show();
+  tellAndAsk();
 }
 
 let planned = false;
 function planChanged() {
   if (!view.data || planned) return;
   planned = true;
+  root.setAttribute("aria-busy", "true");
   requestAnimationFrame(() => {
     planned = false;
-    const was = view.previewing;
-    if (!preview() && !was) return;
-    recolour();
-    detail.show();
-    if (was !== view.previewing) showNotices();
-    tellAndAsk();
+    if (view.data) preview();
   });
 }
 
@@ -220,7 +240,8 @@ function build() {
   if (props.value.run?.live) saySeen(props.value.run);
   const grows = view.data?.run && view.data.run.series === props.value.run?.series;
   view.load(props.value);
-  preview();
+  unseen = "";
+  root.classList.remove("previewing");
   root.classList.toggle("growing", Boolean(view.data.run?.live));
   if (grows) {
     strip.build();
@@ -229,6 +250,7 @@ function build() {
     legend.show();
     detail.show();
     showNotices();
+    preview();
     return tellAndAsk();
   }
   root.replaceChildren(toolbar.node, legend.node, notices, frame, tooltip.node, live);
@@ -238,6 +260,7 @@ function build() {
   strip.build();
   heatmap.build();
   detail.build();
+  preview();
   tellAndAsk();
 }
 
@@ -251,6 +274,7 @@ function exact() {
 
 watch("value", build);
 watch("exact", exact);
+watch("previewed", () => props.previewed && previews.take(props.previewed));
 if (SETUP.steered) window.addEventListener("lmoe:plan", planChanged);
 onStudio(() => {
   if (!view.data) return;

@@ -1,7 +1,8 @@
 """The workbench: token strip, heatmap, bars and legend around one selection, drawn in the browser.
 
 Python sends one payload a trace. Every viewing act is answered in the page; only exact numbers of
-the selected cell are asked for, by the event `pick`, and come back as the property `exact`.
+the selected cell are asked for, by the event `pick`, and come back as the property `exact`; and, where
+plans can be made, what the composer's would make of the trace: event `preview`, property `previewed`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import gradio as gr
 
 from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.payload import ExactCell, TracePayload, exact_cell, read_pick
+from lmoe_studio.ui.preview import preview_plan
+from lmoe_studio.ui.source import StudioSource
 from lmoe_studio.ui.traces import TraceStore
 
 _FIRST_STEPS = (
@@ -33,7 +36,11 @@ def build_workbench(
     empty = "Nothing written yet" if steered else "No trace yet"
     setup = {"steered": steered, "empty": empty, "steps": list(steps)}
     return build_drawn(
-        "workbench", setup=setup, events=("pick", "seen"), answers=("exact",), **kwargs
+        "workbench",
+        setup=setup,
+        events=("pick", "seen", "preview"),
+        answers=("exact", "previewed"),
+        **kwargs,
     )
 
 
@@ -55,6 +62,20 @@ def show_exact(cell: ExactCell) -> dict[str, Any]:
 def show_gone(key: str) -> dict[str, Any]:
     """The update that says the server holds a trace no longer."""
     return gr.update(exact={"id": key, "gone": True})
+
+
+def answer_preview(
+    traces: TraceStore, source: StudioSource
+) -> Callable[[gr.EventData, gr.Request], dict[str, Any]]:
+    """The handler of a workbench's `preview`: what a plan would make of the trace it shows."""
+
+    def _on_preview(event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        user = request.username or ""
+        return gr.update(
+            previewed=preview_plan(event._data, traces, source.state.studio, user=user)
+        )
+
+    return _on_preview
 
 
 def answer_pick(traces: TraceStore) -> Callable[[gr.EventData, gr.Request], dict[str, Any]]:

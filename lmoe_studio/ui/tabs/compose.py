@@ -17,6 +17,7 @@ from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.components.composer import build_composer, show_plan
 from lmoe_studio.ui.components.workbench import (
     answer_pick,
+    answer_preview,
     build_workbench,
     show_no_trace,
     show_trace,
@@ -83,9 +84,12 @@ def build(page: Page) -> Follower:
     _wire_memory(page, parts)
     _wire_plan_text(page, parts)
     _wire_save(page, parts)
-    parts.workbench.pick(
-        answer_pick(page.traces), None, parts.workbench, trigger_mode="multiple", **_QUIET
-    )
+    workbench = parts.workbench
+    for asked, answer in (
+        (workbench.pick, answer_pick(page.traces)),
+        (workbench.preview, answer_preview(page.traces, page.source)),
+    ):
+        asked(answer, None, workbench, trigger_mode="multiple", **_QUIET)
     return Follower([parts.notice, parts.generate, parts.save], _on_source)
 
 
