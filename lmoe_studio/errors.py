@@ -140,6 +140,13 @@ class StorageError(LMoEError):
     """A file cannot be written or read back."""
 
 
+def kind_of(value: object) -> str:
+    """What came, for a message: its kind and not its content."""
+    known = {"list": "a list", "tuple": "a tuple", "str": "text", "NoneType": "nothing"}
+    name = type(value).__name__
+    return known.get(name, f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the nearest known one, and all of them."""
     names = list(known)

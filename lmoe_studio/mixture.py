@@ -6,7 +6,7 @@ Weights live for the length of one forward pass and in one thread only: a plan i
 a call, so two callers with different plans cannot see each other's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,8 @@ from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.mixing import BlockMixing, Call, Current, RoutingRecord
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
-from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.routing.given import PlanLike, as_plan
+from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterSpec, TokenBatch
 from lmoe_studio.routing.state import check_state
@@ -122,7 +123,7 @@ class MixtureModel(nn.Module):
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Int[Tensor, "batch total"] | None = None,
         *,
-        plan: PlanArgument = None,
+        plan: PlanLike | PlanArgument = None,
         routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
         steps: Int[Tensor, "batch seq"] | None = None,
         past_key_values: Cache | None = None,
@@ -225,8 +226,15 @@ class MixtureModel(nn.Module):
             )
         return MixtureOutput(output.logits, output.past_key_values, call.record())
 
-    def compile_plan(self, plan: PlanArgument, tokens: TokenBatch) -> CompiledPlan | None:
+    def compile_plan(
+        self, plan: PlanLike | PlanArgument, tokens: TokenBatch, *, roomy: bool = False
+    ) -> CompiledPlan | None:
         """Get plans ready for a pass over these tokens; None if they ask for nothing.
+
+        Args:
+            plan: one for all rows, or one a row.
+            tokens: of the pass.
+            roomy: see `compile_plans`.
 
         Raises:
             PlanError: a plan does not fit this bank, or there is not one a row.
@@ -234,13 +242,20 @@ class MixtureModel(nn.Module):
         if plan is None:
             return None
         rows = tokens.ids.shape[0]
-        plans = [plan] * rows if isinstance(plan, RoutingPlan) else list(plan)
+        is_one = isinstance(plan, RoutingPlan | Override | Mapping) or not isinstance(
+            plan, Iterable
+        )
+        plans = [as_plan(plan)] * rows if is_one else [as_plan(one) for one in plan]
         if len(plans) != rows:
             raise PlanError(
                 f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
             )
         return compile_plans(
-            plans, experts=self.bank.expert_names, num_layers=self.num_layers, tokens=tokens
+            plans,
+            experts=self.bank.expert_names,
+            num_layers=self.num_layers,
+            tokens=tokens,
+            roomy=roomy,
         )
 
     def layer_of(self, module: str) -> int:
@@ -357,12 +372,32 @@ class MixtureModel(nn.Module):
         }
 
     def _hook(self, layer: int, block: nn.Module) -> Any:
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._current.call is not None:
-                hidden = args[0] if args else kwargs["hidden_states"]
-                self._current.mixing = self._mix(self._current.call, layer, hidden)
-
+        enter = partial(self._enter, layer)  # a copy of the model gets one of its own
         return block.register_forward_pre_hook(enter, with_kwargs=True)
+
+    def _enter(
+        self, layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self._current.call is not None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            self._current.mixing = self._mix(self._current.call, layer, hidden)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What `to` goes through; the routers stay in float32."""
+        self._refuse_folded("moved")
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle is made of."""
+        self._refuse_folded("copied")
+        return super().__getstate__()
+
+    def _refuse_folded(self, verb: str) -> None:
+        if self.folded is not None:
+            raise PlanError(
+                f"A blend is folded into the base model's weights, so that the model cannot be {verb}; "
+                "unfold it first."
+            )
 
     @contextmanager
     def _calling(self, call: Call) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from lmoe_studio.arguments import one_text, whole_number
 from lmoe_studio.base_models import (
     BaseModel,
     Progress,
@@ -24,6 +25,7 @@ from lmoe_studio.errors import (
     ConfigError,
     PlanError,
     TextError,
+    kind_of,
 )
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
@@ -32,13 +34,14 @@ from lmoe_studio.experts.places import own_banks, shipped_banks
 from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
-from lmoe_studio.generation.text import Generation, Piece, PlanSource, generate_texts
+from lmoe_studio.generation.text import Generation, Piece, generate_texts
 from lmoe_studio.generation.turns import Turns
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.quantisation import is_as_asked
 from lmoe_studio.routing.check import plan_notes
+from lmoe_studio.routing.given import PlanLike, PlanSource, as_blend, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
@@ -125,7 +128,7 @@ class Studio:
         self,
         text: str,
         *,
-        plan: RoutingPlan | None = None,
+        plan: PlanLike | None = None,
         max_tokens: int | None = None,
         alternatives: int = 5,
         contributions: bool = False,
@@ -145,14 +148,14 @@ class Studio:
             PlanError: the plan does not fit this bank.
         """
         ids = self._read(text, max_tokens)
-        if plan is not None:
-            self._author.check(plan, length=len(ids))
+        settled = self._author.checked(plan, length=len(ids))
+        alternatives = self._author.check_alternatives(alternatives)
         with self._one_at_a_time:
             return record_prompt(
                 self.model,
                 self._texts,
                 ids,
-                plan=plan,
+                plan=settled,
                 alternatives=alternatives,
                 contributions=contributions,
             )
@@ -195,7 +198,7 @@ class Studio:
         text_column: str = "text",
         label_column: str | None = None,
         run: str | None = None,
-        plan: RoutingPlan | None = None,
+        plan: PlanLike | None = None,
         max_tokens: int | None = None,
         contributions: bool = False,
         scores: bool = False,
@@ -232,8 +235,7 @@ class Studio:
             PlanError: the plan does not fit this bank.
         """
         texts = _corpus(corpus, labels, text_column, label_column)
-        if plan is not None:
-            self._author.check(plan)
+        asked, most = self._author.checked(plan), _most_tokens(max_tokens)
         tracer = CorpusTracer(
             self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
@@ -241,7 +243,7 @@ class Studio:
             return tracer.run(
                 texts,
                 Path(out),
-                CorpusOptions(plan, max_tokens, contributions, scores),
+                CorpusOptions(asked, most, contributions, scores),
                 run=run,
                 on_progress=on_progress,
                 should_stop=should_stop,
@@ -254,7 +256,7 @@ class Studio:
         labels: Iterable[object] | None = None,
         text_column: str = "text",
         label_column: str | None = None,
-        plans: Mapping[str, RoutingPlan] | None = None,
+        plans: Mapping[str, PlanLike] | None = None,
         max_tokens: int | None = None,
         on_progress: Callable[[CorpusProgress], None] = lambda _: None,
     ) -> CorpusLosses:
@@ -282,15 +284,14 @@ class Studio:
             ConfigError: a plan has the name of one that is compared anyway.
         """
         texts = _corpus(corpus, labels, text_column, label_column)
-        for plan in (plans or {}).values():
-            self._author.check(plan)
+        named, most = named_plans(plans or {}), _most_tokens(max_tokens)
+        for plan in named.values():
+            self._author.checked(plan)
         evaluator = CorpusEvaluator(
             self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
         with self._live_experts():
-            return evaluator.run(
-                texts, plans=plans or {}, max_tokens=max_tokens, on_progress=on_progress
-            )
+            return evaluator.run(texts, plans=named, max_tokens=most, on_progress=on_progress)
 
     @property
     def jobs(self) -> Jobs:
@@ -301,7 +302,7 @@ class Studio:
         """How large the experts' updates are and how alike, module by module."""
         return bank_geometry(self.bank)
 
-    def composition_gap(self, text: str, *, plan: RoutingPlan | None = None) -> pd.DataFrame:
+    def composition_gap(self, text: str, *, plan: PlanLike | None = None) -> pd.DataFrame:
         """How far the compositions `factor` and `output` differ on a text: the cross terms.
 
         Returns:
@@ -314,9 +315,10 @@ class Studio:
             TextError, ContextLengthError, PlanError: as in `trace`.
         """
         ids = self._read(text, None)
+        asked = self._author.checked(plan, length=len(ids))
         with self._live_experts(), self._one_at_a_time:
             return composition_gap(
-                self.model, ids, plan=plan and settle_prompt(plan, self._texts, ids)
+                self.model, ids, plan=asked and settle_prompt(asked, self._texts, ids)
             )
 
     def generate(
@@ -363,7 +365,7 @@ class Studio:
     def compare(
         self,
         prompt: str,
-        plans: Mapping[str, RoutingPlan | None],
+        plans: Mapping[str, PlanLike | None],
         *,
         base: bool = True,
         reference: str | None = None,
@@ -398,7 +400,7 @@ class Studio:
         expert: str,
         *,
         strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
-        plan: RoutingPlan | None = None,
+        plan: PlanLike | None = None,
         layers: Any = None,
         tokens: Any = "all",
         **options: Any,
@@ -414,23 +416,30 @@ class Studio:
             tokens: likewise.
             options: those of `compare`.
         """
-        before = plan.overrides if plan else ()
-        plans = {
-            f"{expert} {strength:g}": RoutingPlan(
-                [*before, Override.solo(expert, strength=strength, layers=layers, tokens=tokens)]
-            )
-            for strength in strengths
-        }
+        before = as_plan(plan) or RoutingPlan()
+        if not isinstance(strengths, Iterable) or isinstance(strengths, str):
+            raise ConfigError(f"strengths is {kind_of(strengths)}; expected numbers from 0 to 1.")
+        plans = {}
+        for strength in strengths:
+            more = Override.solo(expert, strength=strength, layers=layers, tokens=tokens)
+            plans[f"{expert} {more.strength:g}"] = RoutingPlan([*before.overrides, more])
         return self.compare(prompt, plans, **options)
 
-    def check_plan(self, plan: RoutingPlan) -> tuple[str, ...]:
-        """What a person should know about a plan. Raises PlanError if it does not fit this bank."""
-        self._author.check(plan)
-        return tuple(plan_notes(plan, experts=self.bank.expert_names))
+    def check_plan(
+        self, plan: PlanLike | None, *, max_new_tokens: int | None = None
+    ) -> tuple[str, ...]:
+        """What a person should know about a plan. Raises PlanError if it does not fit this bank.
+
+        Args:
+            plan: which.
+            max_new_tokens: how many tokens the run that it is for may write; None if not known.
+        """
+        asked = self._author.checked(plan, new_tokens=max_new_tokens) or RoutingPlan()
+        return tuple(plan_notes(asked, experts=self.bank.expert_names, new_tokens=max_new_tokens))
 
     def merge(
         self,
-        blend: Mapping[str, float] | RoutingPlan,
+        blend: Mapping[str, float] | PlanLike,
         out: Path | str,
         *,
         rank: int | None = None,
@@ -453,11 +462,11 @@ class Studio:
         """
         with self._live_experts(), self._one_at_a_time:
             return merge_and_check(
-                self.model, self.tokenizer, blend, Path(out), rank=rank, full=full
+                self.model, self.tokenizer, as_blend(blend), Path(out), rank=rank, full=full
             )
 
     @contextmanager
-    def fold(self, plan: RoutingPlan) -> Iterator[None]:
+    def fold(self, plan: PlanLike) -> Iterator[None]:
         """Put a fixed blend into the base model's weights, so that it runs at the base's speed.
 
             with studio.fold(lmoe.RoutingPlan([lmoe.Override.blend({"sql": 0.6, "math": 0.4})])):
@@ -475,7 +484,7 @@ class Studio:
             PlanError: the plan does not fit this bank or leaves weights to the router, the base is
                 quantised, a blend is folded already, or a text or corpus is not finished.
         """
-        folding = folded(self.model, plan)
+        folding = folded(self.model, as_plan(plan) or RoutingPlan())
         with self._one_at_a_time:
             folding.__enter__()
             if self._one_at_a_time.calls:
@@ -504,11 +513,12 @@ class Studio:
         return bank_card(self.model, self.context_length)
 
     def _read(self, text: str, max_tokens: int | None) -> list[int]:
-        if not text.strip():
+        if not one_text(text, "The text", "; for many, use trace_corpus").strip():
             raise TextError("The text is blank; type or paste something to trace.")
-        if max_tokens is None or max_tokens > self.context_length:
+        most = _most_tokens(max_tokens)
+        if most is None or most > self.context_length:
             return self._ids.whole(text)
-        return self._ids.first(text, max_tokens)
+        return self._ids.first(text, most)
 
     def _encode_cut(self, text: str) -> list[int]:
         """One token more than the model reads where there are more, so that a cut is seen."""
@@ -528,6 +538,10 @@ def _same_base(
         and is_as_asked(base.model, quantize)
     )
     return base if is_same else None
+
+
+def _most_tokens(given: object) -> int | None:
+    return None if given is None else whole_number(given, "max_tokens", least=1)
 
 
 def _corpus(

@@ -19,7 +19,7 @@ class Tape(TorchDispatchMode):
     again, and results appear where they were at capture.
     """
 
-    replays = 0
+    captures = replays = 0
     """Of all tapes."""
 
     def __init__(self):
@@ -43,6 +43,7 @@ class Tape(TorchDispatchMode):
         return out
 
     def capture(self, run):
+        type(self).captures += 1
         with self:
             found = run()
         for tensor, before in reversed(self.undo):

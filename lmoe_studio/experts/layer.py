@@ -47,6 +47,10 @@ class CurrentMixing(threading.local):
 
     mixing: Mixing | None = None
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """A copy of a model is in the middle of nothing."""
+        return type(self), ()
+
 
 class SharedInput(nn.Module):
     """The `lora_a` of the bank layers that read one tensor, stacked: one product serves them all."""

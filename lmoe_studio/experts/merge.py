@@ -12,12 +12,13 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lmoe_studio.errors import BankError, ConfigError, StorageError
+from lmoe_studio.errors import BankError, ConfigError, StorageError, kind_of
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.adapter_config import MAX_RANK
 from lmoe_studio.experts.bank import ExpertBank
@@ -103,8 +104,9 @@ def add_to_base(model: nn.Module, adapter: LoraAdapter) -> None:
     """Add an adapter's updates to the weights of a plain model, in place."""
     for name, factors in adapter.factors.items():
         weight = model.get_submodule(name).get_parameter("weight")
-        update = factors.b.double() @ factors.a.double() * factors.scale
-        weight.copy_(weight.double() + update.to(weight.device))
+        # On the CPU, as not every device has float64.
+        update = factors.b.cpu().double() @ factors.a.cpu().double() * factors.scale
+        weight.copy_((weight.cpu().double() + update).to(weight.dtype))
 
 
 def averaged(bank: ExpertBank, name: str, weights: Blend) -> LoraFactors | None:
@@ -156,6 +158,8 @@ def _share(part: Tensor, whole: Tensor) -> float:
 def _check(bank: ExpertBank, blend: Blend) -> None:
     for name, weight in blend.items():
         bank.expert_index(name)
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise ConfigError(f"The weight of '{name}' is {kind_of(weight)}; expected a number.")
         if not math.isfinite(weight) or abs(weight) > 100:
             raise ConfigError(f"The weight of '{name}' is {weight:g}; expected a number up to 100.")
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextError
+from lmoe_studio.arguments import one_text, whole_number
+from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextError, kind_of
 from lmoe_studio.generation.comparison import BASE, Comparison, identical_runs
+from lmoe_studio.generation.ends import end_of_turn
 from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.generation.score import score_continuation
 from lmoe_studio.generation.text import (
     Piece,
-    PlanSource,
     TextRequest,
     generate_texts,
     stream_texts,
@@ -24,6 +25,7 @@ from lmoe_studio.generation.text import (
 from lmoe_studio.generation.turns import SteadyTurns, Turns
 from lmoe_studio.mixture import FOLDED, MixtureModel
 from lmoe_studio.routing.check import check_plan
+from lmoe_studio.routing.given import PlanLike, PlanSource, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.recording import Recording
 from lmoe_studio.tracing.token_ids import TokenIds
@@ -58,19 +60,23 @@ class Author:
     def write(
         self,
         prompt: str,
-        plans: Sequence[PlanSource],
+        given: Sequence[PlanSource],
         should_stop: StopSignal,
         options: Mapping[str, Any],
     ) -> Iterator[list[Piece | None]]:
         """Check everything at once, then give the pieces of a batch: one prompt, a plan a row."""
-        if self._model.folded is not None and any(plans):
+        if self._model.folded is not None and any(given):
             raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
+        self.check_alternatives(settings.alternatives)
         ids = self._read_prompt(prompt, chat=settings.chat, new_tokens=settings.max_new_tokens)
         length = len(ids) + settings.max_new_tokens
-        for plan in plans:
-            if isinstance(plan, RoutingPlan):
-                self.check(plan, length=length, new_tokens=settings.max_new_tokens)
+        plans = [
+            _asked_each_step(plan)
+            if callable(plan)
+            else self.checked(plan, length=length, new_tokens=settings.max_new_tokens)
+            for plan in given
+        ]
         seed = secrets.randbits(31) if settings.seed is None else settings.seed
         recording = None
         if settings.trace:
@@ -90,7 +96,7 @@ class Author:
     def compare(
         self,
         prompt: str,
-        plans: Mapping[str, RoutingPlan | None],
+        plans: Mapping[str, PlanLike | None],
         *,
         base: bool,
         reference: str | None,
@@ -98,9 +104,11 @@ class Author:
         options: Mapping[str, Any],
     ) -> Comparison:
         """Run plans side by side as one batch; see `Studio.compare`."""
-        if base and BASE in plans:
+        named = named_plans(plans)
+        if base and BASE in named:
             raise ConfigError(f"A plan cannot be named '{BASE}': that is the run without experts.")
-        named = {BASE: RoutingPlan([Override.bypass()]), **plans} if base else dict(plans)
+        if base:
+            named = {BASE: RoutingPlan([Override.bypass()]), **named}
         if not 1 <= len(named) <= MAX_RUNS:
             raise ConfigError(
                 f"A comparison has 1 to {MAX_RUNS} runs, the base model's included; got {len(named)}."
@@ -113,17 +121,25 @@ class Author:
         identical = [(a, b) for a, b in identical_runs(runs) if named[a] != named[b]]
         return Comparison(runs, tuple(identical), scores)
 
-    def check(
-        self, plan: RoutingPlan, *, length: int | None = None, new_tokens: int | None = None
-    ) -> None:
-        """Refuse a plan that does not fit the bank or a run of this extent."""
-        check_plan(
-            plan,
-            experts=self._model.bank.expert_names,
-            num_layers=self._model.num_layers,
-            length=length,
-            new_tokens=new_tokens,
-        )
+    def checked(
+        self, given: object, *, length: int | None = None, new_tokens: int | None = None
+    ) -> RoutingPlan | None:
+        """The plan that is meant, unless it does not fit the bank or a run of this extent."""
+        plan = as_plan(given)
+        if plan is not None:
+            check_plan(
+                plan,
+                experts=self._model.bank.expert_names,
+                num_layers=self._model.num_layers,
+                length=length,
+                new_tokens=new_tokens,
+            )
+        return plan
+
+    def check_alternatives(self, count: object) -> int:
+        """How many likely tokens are to be noted; there are no more than the vocabulary has."""
+        vocabulary = self._model.base.config.get_text_config().vocab_size
+        return whole_number(count, "alternatives", least=0, most=vocabulary)
 
     def _as_one_call(self, pieces: Iterator[list[Piece | None]]) -> Iterator[list[Piece | None]]:
         with self._turns.call():
@@ -134,7 +150,7 @@ class Author:
     ) -> dict[str, float]:
         """Log-probability of a reference text after the prompt, under each plan."""
         before = self._read_prompt(prompt, chat=chat)
-        after = self._ids.continuing(reference)
+        after = self._ids.continuing(one_text(reference, "The reference"))
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
         scores = score_continuation(
@@ -144,26 +160,47 @@ class Author:
 
     @property
     def _end_ids(self) -> frozenset[int]:
-        """Tokens that end a text: those that `model.generate` stops at."""
-        found = getattr(self._model.base.generation_config, "eos_token_id", None)
-        if found is None:
-            found = self._tokenizer.eos_token_id
-        listed = found if isinstance(found, list) else [found]
+        """Every token that the model or its tokenizer knows to end a text, or a turn of a chat."""
+        base, tokenizer = self._model.base, self._tokenizer
+        known = [
+            getattr(base.generation_config, "eos_token_id", None),
+            getattr(base.config.get_text_config(), "eos_token_id", None),
+            tokenizer.eos_token_id,
+            end_of_turn(tokenizer),
+        ]
+        listed = [one for ids in known for one in (ids if isinstance(ids, list | tuple) else [ids])]
         return frozenset(int(one) for one in listed if one is not None)
 
     def _read_prompt(self, prompt: str, *, chat: bool, new_tokens: int = 0) -> list[int]:
-        if not prompt.strip():
+        if not one_text(prompt, "The prompt").strip():
             raise TextError("The prompt is blank; type or paste something to continue.")
         if not chat:
-            return self._ids.whole(prompt, new_tokens=new_tokens)
+            return self._open(self._ids.whole(prompt, new_tokens=new_tokens))
         if not self._tokenizer.chat_template:
             raise TextError(
                 f"{self._model.bank.base.id} has no chat template; continue the prompt as raw text."
             )
-        return self._ids.asked(prompt, new_tokens=new_tokens)
+        return self._open(self._ids.asked(prompt, new_tokens=new_tokens))
+
+    def _open(self, ids: list[int]) -> list[int]:
+        """Without the end mark that some tokenizers put after every text: it is to go on."""
+        ends, length = self._end_ids, len(ids)
+        while length and ids[length - 1] in ends:
+            length -= 1
+        return ids[:length] or ids  # a lone mark begins a text, where it is both
+
+
+def _asked_each_step(source: Callable[[], object]) -> Callable[[], RoutingPlan | None]:
+    return lambda: as_plan(source(), source="The plan of this step")
 
 
 def _asked(signal: StopSignal) -> Callable[[], bool]:
     if signal is None:
         return lambda: False
-    return signal.is_set if isinstance(signal, threading.Event) else signal
+    if isinstance(signal, threading.Event):
+        return signal.is_set
+    if not callable(signal):
+        raise ConfigError(
+            f"should_stop is {kind_of(signal)}; expected an Event, or a function that says whether."
+        )
+    return signal

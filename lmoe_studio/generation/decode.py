@@ -12,7 +12,7 @@ from transformers import Cache
 
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
-from lmoe_studio.generation.shared_prompts import PromptReadings
+from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
 from lmoe_studio.mixture import MixtureModel, MixtureOutput
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
@@ -21,8 +21,6 @@ Finish = Literal["length", "end", "stop string", "stopped"]
 """Why a text ended: as long as asked for, the model's end token, a stop string, or told to stop."""
 PlanOf = Callable[[int, Sequence[int]], RoutingPlan | None]
 """Asked before each pass: the plan of a row, given its tokens up to the end of that pass."""
-
-_PASS = 1024  # tokens of one pass over a prompt, all rows together: bounds the logits' memory
 
 
 @dataclass
@@ -125,16 +123,17 @@ class _Batch:
         self._mask: Tensor | None = None
         self._cache: Cache | None = None
         self._steps: ReplayedSteps | None = None
+        self._plans: list[RoutingPlan | None] = []
 
     def read_prompts(self, should_stop: Callable[[], bool]) -> Tensor | None:
         """Logits `[batch, vocab]` for the first new token; None if told to stop."""
         rows = self._rows
-        plans = [self._plan_of(i, row.prompt) for i, row in enumerate(rows)]
+        plans = self._plans = [self._plan_of(i, row.prompt) for i, row in enumerate(rows)]
         readings = PromptReadings.of([row.prompt for row in rows], plans)
         padded = [[0] * (self._width - len(prompt)) + prompt for prompt in readings.prompts]
         ids = torch.tensor(padded, device=self._device)
         self._mask = self._padding_mask(readings.prompts)
-        stride = max(_PASS // len(ids), 1)
+        stride = max(PASS // len(ids), 1)
         logits = None
         for start in range(0, self._width, stride):
             if should_stop():
@@ -177,10 +176,10 @@ class _Batch:
     def read(self, tokens: list[int], step: int) -> Tensor:
         """Logits `[batch, vocab]` for the token after these, which are those of `step`."""
         ids = torch.tensor([[token] for token in tokens], device=self._device)
-        plans = [
-            None if len(row.written) <= step else self._plan_of(i, row.ids)
-            for i, row in enumerate(self._rows)
-        ]
+        for i, row in enumerate(self._rows):
+            if len(row.written) > step:  # a finished row keeps its plan: the step stays of its kind
+                self._plans[i] = self._plan_of(i, row.ids)
+        plans = list(self._plans)
         if self._steps is None:
             return self._forward(ids, plans, self._width + step, step=step)
         with self._turn:

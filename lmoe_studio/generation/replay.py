@@ -106,7 +106,9 @@ class ReplayedSteps:
     """Reads a token of each row a step, after the prompts have been read.
 
     The first step of a kind runs as it is, the second is captured, the others are replayed. Plans
-    are of one kind as long as they do the same things, whatever their numbers, tokens and rows.
+    are of one kind as long as they do the same things, whatever their numbers, tokens and rows;
+    whether a strength of 0 or 1 counts as a number, which costs two small operations, is decided
+    by whether one ever changes.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class ReplayedSteps:
         )
         self._plans: list[RoutingPlan | None] | None = None
         self._plan: CompiledPlan | None = None
+        self._plans_vary = False
         self._make = replayable
         self._seen = 0  # steps of the present kind
         self._captured: tuple[Replayable, MixtureOutput] | None = None
@@ -211,17 +214,28 @@ class ReplayedSteps:
         """Put the plans' numbers where the step looks for them."""
         if plans == self._plans and all(_is_lasting(plan) for plan in plans):
             return
-        self._plans = plans
-        new = self._model.compile_plan(plans, self._tokens)
+        first, self._plans = self._plans is None, plans
+        new = self._compiled(plans)
+        if _shape(new) != _shape(self._plan) and not (first or self._plans_vary):
+            # A strength may have come to 0 or 1, or left it: from now on that is a number too.
+            self._plans_vary = True
+            new = self._compiled(plans)
         if new is not None and self._plan is not None and new.shape == self._plan.shape:
             self._plan.take_numbers(new)
         elif new is not None or self._plan is not None:
             self._plan = new
             self._start_over()
 
+    def _compiled(self, plans: list[RoutingPlan | None]) -> CompiledPlan | None:
+        return self._model.compile_plan(plans, self._tokens, roomy=self._plans_vary)
+
     def _start_over(self) -> None:
         self._captured = None
         self._seen = min(self._seen, 0)
+
+
+def _shape(plan: CompiledPlan | None) -> object:
+    return None if plan is None else plan.shape
 
 
 def _is_lasting(plan: RoutingPlan | None) -> bool:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from lmoe_studio.generation.shared_prompts import PromptReadings
+from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
@@ -24,28 +24,53 @@ def score_continuation(
 ) -> list[float]:
     """Log-probability in nats of `after` following `before`, by plan.
 
-    The tokens of `after` count as generated, the first of them being step 0.
+    The tokens of `after` count as generated, the first of them being step 0. Long texts are read
+    window by window, under the cache: what is held of them does not grow with their length.
     """
     device = next(model.parameters()).device
     settled = [_settle(plan, texts, before, after) for plan in plans]
     readings = PromptReadings.of([before] * len(plans), settled)
+    prompts = torch.tensor(readings.prompts, device=device)
+    cache, last = None, None
+    for where in _windows(len(before), len(prompts)):
+        with turn:
+            read = model(
+                prompts[:, where],
+                plan=readings.plans,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        cache, last = read.past_key_values, read.logits
+    assert cache is not None
+    assert last is not None
     of_row = torch.tensor(readings.of_row or range(len(plans)), device=device)
-    prompts, target = (
-        torch.tensor(readings.prompts, device=device),
-        torch.tensor(after, device=device),
-    )
-    steps = torch.arange(len(after), device=device).expand(len(plans), -1)
-    with turn:
-        read = model(prompts, plan=readings.plans, use_cache=True, logits_to_keep=1)
-        cache = read.past_key_values
-        cache.batch_select_indices(of_row)
-        rest = model(
-            target.expand(len(plans), -1), plan=settled, steps=steps, past_key_values=cache
-        )
-    logits = torch.cat([read.logits[of_row], rest.logits[:, :-1]], dim=1)
-    return [
-        float(row.float().log_softmax(dim=-1).gather(-1, target[:, None]).sum()) for row in logits
-    ]
+    cache.batch_select_indices(of_row)
+    last = last[of_row]
+    target = torch.tensor(after, device=device).expand(len(plans), -1)
+    steps = torch.arange(len(after), device=device).expand_as(target)
+    scores = [0.0] * len(plans)
+    for where in _windows(len(after), len(plans)):
+        with turn:
+            read = model(
+                target[:, where],
+                plan=settled,
+                steps=steps[:, where],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        ahead = [last, read.logits[:, :-1]]  # what foretold each token of the window
+        for row, ids in enumerate(target[:, where]):
+            logits = torch.cat([part[row] for part in ahead]).float()
+            scores[row] += float(logits.log_softmax(dim=-1).gather(-1, ids[:, None]).sum())
+        cache, last = read.past_key_values, read.logits[:, -1:].clone()
+    return scores
+
+
+def _windows(length: int, rows: int) -> list[slice]:
+    """Stretches of as many tokens as one pass takes."""
+    stride = max(PASS // rows, 1)
+    return [slice(start, start + stride) for start in range(0, length, stride)]
 
 
 def _settle(

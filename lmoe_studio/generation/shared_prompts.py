@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span, Steps
 
+PASS = 1024
+"""Tokens of one pass over given text, all rows together: bounds the logits' memory."""
+
 
 @dataclass(frozen=True)
 class PromptReadings:
@@ -50,6 +53,6 @@ def _reaches(override: Override, length: int) -> bool:
         case Span(start=start):
             return start < length
         case tuple(positions):
-            return min(positions) < length
+            return any(position < length for position in positions)
         case _:
             return True

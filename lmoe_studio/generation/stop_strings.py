@@ -29,6 +29,22 @@ class StopStrings:
         self.text += shown
         return shown
 
+    def add_unseen(self, mark: str) -> str:
+        """A special token, which is not shown; the text that may be shown now.
+
+        It stops the text where a stop string ends with it, or lies within it.
+        """
+        if self.found:
+            return ""
+        text = self._held + mark
+        places = [place for one in self._strings if (place := text.find(one)) >= 0]
+        if not places:
+            return ""
+        self.found, shown = True, self._held[: min(places)]
+        self._held = ""
+        self.text += shown
+        return shown
+
     def rest(self) -> str:
         """The text is over: what was held back is shown after all."""
         shown, self._held = self._held, ""

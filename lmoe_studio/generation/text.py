@@ -18,9 +18,6 @@ from lmoe_studio.tracing.recording import Recording
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenStream, TokenTexts
 
-PlanSource = RoutingPlan | Callable[[], RoutingPlan | None] | None
-"""A plan, or what gives the plan in force, asked before every step."""
-
 
 @dataclass(frozen=True)
 class TextRequest:
@@ -28,7 +25,7 @@ class TextRequest:
 
     prompt: str
     prompt_ids: list[int]
-    plan: PlanSource
+    plan: RoutingPlan | Callable[[], RoutingPlan | None] | None
     sampling: SamplingOptions
     seed: int
     stop_strings: tuple[str, ...] = ()
@@ -212,7 +209,9 @@ class _Writer:
         )
 
     def _take(self, token: int) -> str:
-        return "" if token in self._special else self._shown.add(self._stream.add(token))
+        if token in self._special:  # not shown, but it may be what is to stop the text
+            return self._shown.add_unseen(self._texts.alone(token))
+        return self._shown.add(self._stream.add(token))
 
     def _last_text(self) -> str:
         if self._shown.found:

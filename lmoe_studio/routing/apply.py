@@ -150,6 +150,7 @@ def compile_plans(
     experts: tuple[str, ...],
     num_layers: int,
     tokens: TokenBatch,
+    roomy: bool = False,
 ) -> CompiledPlan | None:
     """Check plans against a bank and get them ready for one forward pass.
 
@@ -158,6 +159,8 @@ def compile_plans(
         experts: the bank's expert names, in order.
         num_layers: decoder blocks of the model.
         tokens: the tokens of this pass.
+        roomy: keep a place for every number, also for what changes nothing (strength 0 or 1, all
+            tokens), so that plans that differ in numbers only have one shape.
 
     Returns:
         None if no plan asks for anything.
@@ -169,8 +172,9 @@ def compile_plans(
     for plan in {id(plan): plan for plan in plans if plan}.values():
         check_plan(plan, experts=experts, num_layers=num_layers)
     for place in range(max((len(plan.overrides) for plan in plans if plan), default=0)):
-        for alike, rows in _alike(plans, place).items():
-            steps[alike.verb in LOGIT_OPERATIONS].append(_compile(alike, rows, experts, tokens))
+        for alike, rows in _alike(plans, place, roomy).items():
+            step = _compile(alike, rows, experts, tokens, roomy)
+            steps[alike.verb in LOGIT_OPERATIONS].append(step)
     if not (steps[True] or steps[False]):
         return None
     return CompiledPlan(tuple(steps[True]), tuple(steps[False]))
@@ -189,13 +193,17 @@ class _Alike(NamedTuple):
     keeps: int | None
 
 
-def _alike(plans: Sequence[RoutingPlan | None], place: int) -> dict[_Alike, dict[int, Override]]:
+def _alike(
+    plans: Sequence[RoutingPlan | None], place: int, roomy: bool
+) -> dict[_Alike, dict[int, Override]]:
     """The overrides at one place of each row's plan, by row, where one operation serves them."""
     groups: dict[_Alike, dict[int, Override]] = {}
     for row, plan in enumerate(plans):
-        if plan is None or place >= len(plan.overrides) or not plan.overrides[place].strength:
+        if plan is None or place >= len(plan.overrides):
             continue
         one = plan.overrides[place]
+        if not (one.strength or roomy):
+            continue
         operation = one.operation
         verb = "set" if operation in _SETS else "times" if operation in _MULTIPLIES else operation
         keeps = int(one.value or 1) if verb == "top_k" else None
@@ -205,12 +213,16 @@ def _alike(plans: Sequence[RoutingPlan | None], place: int) -> dict[_Alike, dict
 
 
 def _compile(
-    alike: _Alike, rows: dict[int, Override], experts: tuple[str, ...], tokens: TokenBatch
+    alike: _Alike,
+    rows: dict[int, Override],
+    experts: tuple[str, ...],
+    tokens: TokenBatch,
+    roomy: bool,
 ) -> _Step:
     batch, device = tokens.ids.shape[0], tokens.ids.device
-    every = len(rows) == batch and all(one.tokens == "all" for one in rows.values())
+    every = len(rows) == batch and all(one.tokens == "all" for one in rows.values()) and not roomy
     strengths = [rows[row].strength if row in rows else 1.0 for row in range(batch)]
-    partial = any(strength != 1 for strength in strengths)
+    partial = roomy or any(strength != 1 for strength in strengths)
     table = [_values(rows.get(row), alike.verb, experts) for row in range(batch)]
     return _Step(
         *alike,
@@ -251,7 +263,7 @@ def _among(values: Tensor, wanted: tuple[int, ...] | Span) -> Bool[Tensor, " seq
     if isinstance(wanted, Span):
         inside = values >= wanted.start
         return inside if wanted.stop is None else inside & (values < wanted.stop)
-    return torch.isin(values, torch.tensor(wanted, device=values.device))
+    return torch.isin(values, torch.tensor(wanted, dtype=values.dtype, device=values.device))
 
 
 def _values(override: Override | None, verb: str, experts: tuple[str, ...]) -> list[float]:

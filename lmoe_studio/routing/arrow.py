@@ -43,7 +43,7 @@ def prototype(
     With `b = Q_b R_b` and `aᵀ = Q_a R_a`, the singular values of `b a` are those of the small
     `R_b R_aᵀ`, and its right singular vectors are `Q_a` times the small one's.
     """
-    q, r_a = torch.linalg.qr(a.T.double())
-    r_b = torch.linalg.qr(b.double(), mode="r").R
+    q, r_a = torch.linalg.qr(a.T.cpu().double())  # there: not every device has float64
+    r_b = torch.linalg.qr(b.cpu().double(), mode="r").R
     right = torch.linalg.svd(r_b @ r_a.T).Vh[0]
     return (q @ right).to(a.dtype)

@@ -43,8 +43,16 @@ def check_plan(
             _check_places(scope, length, f"{name} holds for positions", "tokens")
 
 
-def plan_notes(plan: RoutingPlan, *, experts: tuple[str, ...]) -> Iterator[str]:
-    """What a person should know about a sound plan."""
+def plan_notes(
+    plan: RoutingPlan, *, experts: tuple[str, ...], new_tokens: int | None = None
+) -> Iterator[str]:
+    """What a person should know about a sound plan.
+
+    Args:
+        plan: what a person asks for.
+        experts: the bank's expert names.
+        new_tokens: how many tokens the run may write; None if not known.
+    """
     for number, override in enumerate(plan.overrides, start=1):
         name = f"Override {number} ({override.operation})"
         if override.strength == 0:
@@ -53,12 +61,17 @@ def plan_notes(plan: RoutingPlan, *, experts: tuple[str, ...]) -> Iterator[str]:
             yield f"{name} bans every expert: its tokens get the base model."
         elif override.operation == "top_k" and (override.value or 0) >= len(experts):
             yield f"{name} keeps all {len(experts)} experts and changes nothing."
+        elif not new_tokens and (override.tokens == "generated" or type(override.tokens) is Steps):
+            yield (
+                f"{name} holds for generated tokens only: where none are written, as in a trace, it "
+                "changes nothing."
+            )
 
 
 def _check_layers(override: Override, name: str, num_layers: int) -> None:
     match override.layers:
-        case Span(start=start) if start >= num_layers:
-            layer = start
+        case Span(start=start, stop=stop) if max(start + 1, stop or 0) > num_layers:
+            layer = max(start, num_layers)
         case tuple(layers) if max(layers) >= num_layers:
             layer = next(layer for layer in layers if layer >= num_layers)
         case _:
@@ -69,7 +82,7 @@ def _check_layers(override: Override, name: str, num_layers: int) -> None:
 def _check_places(
     places: tuple[int, ...] | Span, count: int | None, what: str, tokens: str
 ) -> None:
-    first = places.start if isinstance(places, Span) else min(places)
+    first = places.start if isinstance(places, Span) else min(places, default=0)
     if count is not None and first >= count:
         raise PlanError(
             f"{what} from {first:,} on, which this run of {count:,} {tokens} never has."

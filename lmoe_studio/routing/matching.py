@@ -5,6 +5,7 @@ scope if a match overlaps it in the text up to and including that token: what co
 be known while generating, so a match counts from the token that completes it.
 """
 
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from lmoe_studio.errors import PlanError
 
 MAX_PATTERN = 200
 """Characters of a text or a regular expression."""
-_SECONDS = 0.1  # for one search; ordinary patterns take a thousandth of it
+_SECONDS = 0.1  # of this thread's computing for one search; ordinary ones take a thousandth of it
 _PROBES = ("a", "A", "0", " ", "_", "-", ".", "\n", "ab", "a ", "a1")
 
 Tokens = Sequence[str]
@@ -91,12 +92,24 @@ class TokenText:
             return _find(pattern, text)
         except TimeoutError:
             raise PlanError(
-                f"The regular expression '{pattern.pattern}' takes longer than {_SECONDS:g} s on "
-                "this text; write it without nested or overlapping repetition."
+                f"The regular expression '{pattern.pattern}' takes more than {_SECONDS:g} s of "
+                "computing on this text; write it without nested or overlapping repetition."
             ) from None
 
 
 def _find(pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
-    """Start and stop of each match that is not empty. Raises TimeoutError."""
-    spans = (match.span() for match in pattern.finditer(text, timeout=_SECONDS))
-    return [(start, stop) for start, stop in spans if stop > start]
+    """Start and stop of each match that is not empty. Raises TimeoutError.
+
+    The limit of `regex` counts what all threads of the process compute. A search that it ends
+    before this thread has had its own seconds is begun again with twice as many.
+    """
+    limit, began = _SECONDS, time.thread_time()
+    while True:
+        try:
+            spans = [match.span() for match in pattern.finditer(text, timeout=limit)]
+        except TimeoutError:
+            if time.thread_time() - began >= _SECONDS:
+                raise
+            limit *= 2
+        else:
+            return [(start, stop) for start, stop in spans if stop > start]

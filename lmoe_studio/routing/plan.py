@@ -6,23 +6,23 @@ the empty plan leaves the router alone. `apply.py` turns a plan into weights and
 """
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from lmoe_studio.config import Config, explain
-from lmoe_studio.errors import PlanError
+from lmoe_studio.errors import PlanError, kind_of
 from lmoe_studio.plain_data import PlainDataError, read_json
-from lmoe_studio.routing.matching import MAX_PATTERN, compile_regex
+from lmoe_studio.routing.plan_data import PlanData
+from lmoe_studio.routing.scopes import (
+    Places,
+    RegexMatch,
+    Span,
+    Steps,
+    TextMatch,
+    TokenScope,
+    not_a_truth,
+)
 
 VERSION = 1
 Operation = Literal[
@@ -35,117 +35,26 @@ _RANGES = {"pin": (-1, 4), "boost": (-1, 4), "bias": (-20, 20)}
 _FIXED = {"solo": 1.0, "ban": 0.0, "uniform": 1.0}
 """The only weight that an operation takes: its experts are named, not weighed."""
 _MAX_OVERRIDES = 256
-_MAX_PLACES = 100_000
+
+_Number = Annotated[float, BeforeValidator(not_a_truth)]
 
 
-class _PlanData(Config):
-    """Plain data whose mistakes are PlanErrors."""
-
-    @classmethod
-    def parse(cls, values: Any, *, source: str) -> Self:
-        """Check plain values. Raises PlanError, one sentence a mistake, naming `source`."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise PlanError(f"{source}: {explain(cls, error)}.") from None
-
-
-class Span(_PlanData):
-    """Places from `start` up to `stop`, which is not included; without one, to the end."""
-
-    start: int = Field(ge=0)
-    stop: int | None = None
-
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
-        if self.stop is not None and self.stop <= self.start:
-            raise ValueError(f"a span from {self.start} to {self.stop} is empty")
-        return self
-
-    def __contains__(self, place: int) -> bool:
-        return self.start <= place and (self.stop is None or place < self.stop)
-
-    def __repr__(self) -> str:
-        stop = "" if self.stop is None else f", stop={self.stop}"
-        return f"Span(start={self.start}{stop})"
-
-    __str__ = __repr__
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, int):
-        return (value,)
-    return tuple(value) if isinstance(value, range | set | frozenset) else value
-
-
-def _is_span(value: Any) -> str:
-    return "span" if isinstance(value, Span | dict) else "list"
-
-
-_List = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=_MAX_PLACES)]
-Places = Annotated[
-    Annotated[_List, Tag("list")] | Annotated[Span, Tag("span")],
-    Discriminator(_is_span),
-    BeforeValidator(_listed),
-]
-"""Numbers from 0: a list, a range, or a `Span`, which may be open."""
-
-
-class Steps(_PlanData):
-    """Tokens by the decoding step that wrote them; the first new token is step 0."""
-
-    steps: Places
-
-
-class TextMatch(_PlanData):
-    """Tokens that a text overlaps; upper and lower case differ. See `matching.py`."""
-
-    text: str = Field(min_length=1, max_length=MAX_PATTERN)
-
-
-class RegexMatch(_PlanData):
-    """Tokens that a match of a regular expression overlaps. See `matching.py`."""
-
-    regex: str = Field(min_length=1, max_length=MAX_PATTERN)
-
-    @field_validator("regex")
-    @classmethod
-    def _is_sound(cls, pattern: str) -> str:
-        compile_regex(pattern)
-        return pattern
-
-
-_KINDS = {"steps": Steps, "text": TextMatch, "regex": RegexMatch, "start": Span}
-
-
-def _token_kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "phase"
-    if isinstance(value, dict):
-        return next((kind for kind in _KINDS if kind in value), None)
-    if isinstance(value, int | list | tuple | range | set | frozenset):
-        return "list"
-    return next((kind for kind, cls in _KINDS.items() if isinstance(value, cls)), None)
-
-
-TokenScope = Annotated[
-    Annotated[Literal["all", "prompt", "generated"], Tag("phase")]
-    | Annotated[_List, Tag("list")]
-    | Annotated[Span, Tag("start")]
-    | Annotated[Steps, Tag("steps")]
-    | Annotated[TextMatch, Tag("text")]
-    | Annotated[RegexMatch, Tag("regex")],
-    Discriminator(
-        _token_kind,
-        custom_error_type="token_scope",
-        custom_error_message="expected all, prompt, generated, a list of positions, "
-        "or an object with `start`, `steps`, `text` or `regex`",
-    ),
-    BeforeValidator(_listed),
+__all__ = [
+    "LOGIT_OPERATIONS",
+    "Override",
+    "RegexMatch",
+    "RoutingPlan",
+    "Span",
+    "Steps",
+    "TextMatch",
 ]
 
 
-class Override(_PlanData):
+def _by_name(weights: Any) -> Any:
+    return weights.to_dict() if hasattr(weights, "to_dict") else weights  # pandas
+
+
+class Override(PlanData):
     """One instruction: where it holds, what it does there, and how strongly.
 
     | operation | what it makes of a token's routing |
@@ -162,17 +71,17 @@ class Override(_PlanData):
     """
 
     operation: Operation
-    weights: dict[str, float] = Field(
+    weights: Annotated[dict[str, _Number], BeforeValidator(_by_name)] = Field(
         default_factory=dict, description="By expert's name: a weight, a factor, or what to add."
     )
-    value: float | None = Field(
+    value: _Number | None = Field(
         default=None, description="For temperature, the divisor; for top_k, how many."
     )
     layers: Places | None = Field(default=None, description="Decoder blocks; none means all.")
     tokens: TokenScope = Field(
         default="all", description="All, prompt, generated, positions, steps, text or regex."
     )
-    strength: float = Field(
+    strength: _Number = Field(
         default=1.0,
         ge=0,
         le=1,
@@ -198,12 +107,12 @@ class Override(_PlanData):
     @classmethod
     def solo(cls, expert: str, **scope: Any) -> Self:
         """Only this expert, with weight 1."""
-        return cls._make(operation="solo", weights={expert: 1.0}, **scope)
+        return cls._make(operation="solo", weights=_named_alike((expert,), 1.0), **scope)
 
     @classmethod
     def ban(cls, *experts: str, **scope: Any) -> Self:
         """Without these experts; the others take their share."""
-        return cls._make(operation="ban", weights=dict.fromkeys(experts, 0.0), **scope)
+        return cls._make(operation="ban", weights=_named_alike(experts, 0.0), **scope)
 
     @classmethod
     def boost(cls, factors: dict[str, float], **scope: Any) -> Self:
@@ -228,7 +137,7 @@ class Override(_PlanData):
     @classmethod
     def uniform(cls, *experts: str, **scope: Any) -> Self:
         """The same weight for these experts, or for all if none is named."""
-        return cls._make(operation="uniform", weights=dict.fromkeys(experts, 1.0), **scope)
+        return cls._make(operation="uniform", weights=_named_alike(experts, 1.0), **scope)
 
     @classmethod
     def bypass(cls, **scope: Any) -> Self:
@@ -304,6 +213,16 @@ class Override(_PlanData):
         return parts
 
 
+def _named_alike(experts: tuple[str, ...], weight: float) -> dict[str, float]:
+    for name in experts:
+        if not isinstance(name, str):
+            raise PlanError(
+                f"An expert's name is {kind_of(name)}; name experts one by one, as in "
+                "Override.ban('sql', 'math')."
+            )
+    return dict.fromkeys(experts, weight)
+
+
 def _short(value: object) -> str:
     """Consecutive numbers as a range."""
     if isinstance(value, tuple) and len(value) > 2 and value == (*range(value[0], value[-1] + 1),):
@@ -311,22 +230,34 @@ def _short(value: object) -> str:
     return repr(value)
 
 
-class RoutingPlan(_PlanData):
+class RoutingPlan(PlanData):
     """Overrides, applied top to bottom."""
 
-    version: Literal[1] = VERSION
     overrides: tuple[Override, ...] = Field(default=(), max_length=_MAX_OVERRIDES)
+    version: Literal[1] = VERSION
 
-    def __init__(self, overrides: Iterable[Override] = (), **values: Any) -> None:
-        given = tuple(overrides) if isinstance(overrides, Iterable) else overrides
-        super().__init__(**{"overrides": given, **values})
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, overrides: Iterable[Override] | Override = (), *, version: Literal[1] = VERSION
+        ) -> None: ...
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _listed(cls, overrides: Any) -> Any:
+        if isinstance(overrides, Override):
+            return (overrides,)
+        is_list = isinstance(overrides, Iterable) and not isinstance(overrides, str | Mapping)
+        return tuple(overrides) if is_list else overrides
 
     @classmethod
     def parse(cls, values: Any, *, source: str) -> Self:
         """Check plain values. Raises PlanError that names the override by number and operation."""
         version = values.get("version", VERSION) if isinstance(values, dict) else None
         if version is None:
-            raise PlanError(f"{source}: expected an object with `overrides`, got {_kind(values)}.")
+            raise PlanError(
+                f"{source}: expected an object with `overrides`, got {kind_of(values)}."
+            )
         if version != VERSION:
             raise PlanError(
                 f"{source}: it is of version {str(version)[:20]}, and this release reads version "
@@ -364,12 +295,6 @@ class RoutingPlan(_PlanData):
             where = f"line {error.line}, column {error.column}: " if error.line else ""
             raise PlanError(f"{source} is not JSON ({where}{error.reason}).") from None
         return cls.parse(values, source=source)
-
-
-def _kind(value: object) -> str:
-    return {"list": "a list", "str": "text", "NoneType": "nothing"}.get(
-        type(value).__name__, type(value).__name__
-    )
 
 
 def _named(item: object) -> str:

@@ -3,8 +3,9 @@
 A kind of router only says how it scores; activation, temperature and top-k are done here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,6 +71,17 @@ class Router(nn.Module):
     ) -> dict[str, tuple[int | None, ...]]:
         """All tensors that a bank keeps of it, by name; `d_in` is None where nobody knows it yet."""
         return {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What `to`, `half` and `double` go through: it moves with the model and keeps its type."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            if found.dtype == tensor.dtype:
+                return found
+            return tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
 
     def score(
         self,

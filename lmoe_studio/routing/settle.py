@@ -54,11 +54,9 @@ def _settled(
         pattern = _pattern(override)
         if pattern is None:
             settled.append(override)
-        else:  # at strength 0 it keeps its place and does nothing
-            found = find(pattern)
-            changes = {"tokens": found} if found else {"tokens": "all", "strength": 0.0}
-            settled.append(override.model_copy(update=changes))
-    return RoutingPlan(settled)
+        else:  # without a match it keeps its place, for no token: steps stay of one kind
+            settled.append(override.model_copy(update={"tokens": find(pattern)}))
+    return plan.model_copy(update={"overrides": tuple(settled)})
 
 
 def _pattern(override: Override) -> "regex.Pattern[str] | None":

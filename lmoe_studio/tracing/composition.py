@@ -63,6 +63,6 @@ def _measure(rows: list[dict[str, Any]], layer: LoRABankLinear, x: Tensor) -> No
 
 
 def _norm(layer: LoRABankLinear, mixed: Tensor) -> float:
-    """`‖B mixed‖` over all positions, through BᵀB."""
-    b, mixed = layer.lora_b.double(), mixed.double()
+    """`‖B mixed‖` over all positions, through BᵀB; on the CPU, as not every device has float64."""
+    b, mixed = layer.lora_b.cpu().double(), mixed.cpu().double()
     return float((((mixed @ (b.T @ b)) * mixed).sum()).clamp_min(0).sqrt())

@@ -184,7 +184,7 @@ class JointTrainer(Trainer):
             return
         found = {k: self.processes.sum(v) / self.processes.count for k, v in self._sums.items()}
         self._sums = {}
-        routing = found.pop("routing").double().cpu().numpy()
+        routing = found.pop("routing").cpu().double().numpy()
         logs |= {name: float(value) for name, value in found.items()}
         logs["seconds"] = self.seconds + time.monotonic() - self._clock
         self._clock = time.monotonic()

@@ -83,7 +83,7 @@ def _write(
 ) -> Iterator[Written]:
     if not prompt.strip():
         raise TextError("Write the beginning of a text, or a question, and the model goes on.")
-    notes = studio.check_plan(plan)
+    notes = studio.check_plan(plan, max_new_tokens=settings.max_new_tokens)
     pieces: Any = studio.stream(prompt, plan=plan, should_stop=stop, **options_of(settings))
     due = 0.0
     with closing(pieces):

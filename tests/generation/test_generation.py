@@ -139,7 +139,7 @@ def test_long_prompts_are_read_in_pieces_with_the_same_result(studio, monkeypatc
         [Override.solo("sql", tokens=TextMatch(text="cd")), Override.ban("math", tokens=[1, 30])]
     )
     whole = studio.generate("abcd" * 10, plan=plan, max_new_tokens=8)
-    monkeypatch.setattr("lmoe_studio.generation.decode._PASS", 7)
+    monkeypatch.setattr("lmoe_studio.generation.decode.PASS", 7)
     pieces = studio.generate("abcd" * 10, plan=plan, max_new_tokens=8)
     assert pieces.token_ids == whole.token_ids
     np.testing.assert_allclose(

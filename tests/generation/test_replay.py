@@ -13,7 +13,8 @@ from lmoe_studio.config import RouterSettings
 from lmoe_studio.generation import replay
 from lmoe_studio.generation.decode import Row, decode_steps
 from lmoe_studio.generation.sampling import Sampler, SamplingOptions
-from lmoe_studio.routing.plan import Override, RoutingPlan, Span, Steps
+from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
+from lmoe_studio.routing.settle import PlanRow
 from lmoe_studio.tracing.recording import Recording
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [20, 21], [30, 31, 32]]
@@ -35,18 +36,20 @@ PLANS = {
 
 @pytest.fixture
 def tapes():
-    """Counts the replays of a test."""
-    Tape.replays = 0
+    """Counts the captures and the replays of a test."""
+    Tape.captures = Tape.replays = 0
     return Tape
 
 
-def write(studio, plan_of, replayable=None, *, prompts=PROMPTS, recording=None, steps=STEPS):
+def write(
+    studio, plan_of, replayable=None, *, prompts=PROMPTS, recording=None, steps=STEPS, end_ids=()
+):
     rows = [Row(list(ids), Sampler(SamplingOptions(), seed)) for seed, ids in enumerate(prompts)]
     for _ in decode_steps(
         studio.model,
         rows,
         max_new_tokens=steps,
-        end_ids=frozenset(),
+        end_ids=frozenset(end_ids),
         plan_of=plan_of,
         should_stop=lambda: False,
         turn=nullcontext(),
@@ -101,6 +104,63 @@ def test_plans_that_change_on_the_way(tapes):
     expected = write(studio, changing)
     assert write(studio, changing, tapes) == expected
     assert tapes.replays == 2 + 4 + 2
+
+
+MATCHES = {
+    "letters": [Override.solo("sql", tokens=RegexMatch(regex="[a-m]"))],
+    "never": [Override.bypass(tokens=TextMatch(text="nowhere"))],
+    "three": [
+        Override.bias({"math": 3}, tokens=RegexMatch(regex="[aeiou]")),
+        Override.boost({"prose": 2}, tokens=TextMatch(text="c"), strength=0.5),
+        Override.top_k(1, tokens=RegexMatch(regex="[x-z]")),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", MATCHES)
+def test_texts_that_match_now_and_then_are_one_kind_of_step(name, tapes):
+    studio, plan, letters = make_tiny_studio(), RoutingPlan(MATCHES[name]), "abcxyzeno"
+
+    def plan_of():
+        rows = [PlanRow(["q"] * len(prompt)) for prompt in PROMPTS]
+
+        def settle(row, ids):
+            new = len(ids) - len(PROMPTS[row])
+            if not new:
+                return rows[row].for_prompt(plan)
+            return rows[row].for_step(plan, len(ids) - 1, letters[new * (row + 1) % 9])
+
+        return settle
+
+    expected = write(studio, plan_of(), steps=60)
+    assert write(studio, plan_of(), tapes, steps=60) == expected
+    assert (tapes.captures, tapes.replays) == (1, 58)
+    if name == "never":
+        assert write(studio, lambda *_: None, steps=60) == expected
+
+
+@pytest.mark.parametrize("strengths", [(0.5, 1.0), (0.0, 1.0), (0.0, 0.3, 1.0, 0.7)])
+def test_a_strength_that_moves_captures_once_more_at_most(strengths, tapes):
+    studio = make_tiny_studio()
+
+    def moving(row, ids):
+        strength = strengths[len(ids) // 3 % len(strengths)]
+        return RoutingPlan([Override.solo("sql", strength=strength), Override.ban("math")])
+
+    expected = write(studio, moving, steps=40)
+    assert write(studio, moving, tapes, steps=40) == expected
+    assert tapes.captures <= 2
+
+
+def test_rows_that_end_leave_the_step_as_it_is(tapes):
+    studio = make_tiny_studio()
+    plans = [PLANS["half"], PLANS["logits"], PLANS["all"]]
+    everything = write(studio, lambda row, _: plans[row], steps=20)
+    ends = frozenset({everything[0][4], everything[1][7]})
+    expected = write(studio, lambda row, _: plans[row], steps=20, end_ids=ends)
+    assert write(studio, lambda row, _: plans[row], tapes, steps=20, end_ids=ends) == expected
+    assert len({len(row) for row in expected}) > 1
+    assert tapes.captures == 1
 
 
 def test_memory_grows_as_needed(tapes, monkeypatch):

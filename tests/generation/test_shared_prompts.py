@@ -21,6 +21,8 @@ PROMPT = {
     "math": RoutingPlan([Override.solo("math"), Override.ban("sql", tokens="generated")]),
     "also math": RoutingPlan([Override.solo("math")]),
     "first place": RoutingPlan([Override.bypass(tokens=[0])]),
+    "places on both sides": RoutingPlan([Override.solo("sql", tokens=[3, 4, 5, 7])]),
+    "span over both": RoutingPlan([Override.solo("prose", tokens=Span(start=2, stop=9))]),
 }
 
 
@@ -52,7 +54,8 @@ def test_plans_about_new_tokens_read_the_prompt_once(studio, monkeypatch):
 def test_equal_plans_for_the_prompt_share_a_reading(studio, monkeypatch):
     seen = passes_of(studio, monkeypatch)
     studio.compare("hello", GENERATED | PROMPT, max_new_tokens=4)
-    assert seen[:2] == [(4, 5), (10, 1)]  # the router's, the base's, math's, the first place's
+    # The router's, the base's, math's, the first place's, and those of the last two.
+    assert seen[:2] == [(6, 5), (12, 1)]
 
 
 @pytest.mark.parametrize("trace", [True, False])
@@ -76,10 +79,10 @@ def test_each_run_is_what_it_would_be_alone(router, trace):
 
 def test_long_prompts_are_shared_piece_by_piece(studio, monkeypatch):
     whole = studio.compare("abcd" * 10, GENERATED | PROMPT, max_new_tokens=6)
-    monkeypatch.setattr("lmoe_studio.generation.decode._PASS", 28)
+    monkeypatch.setattr("lmoe_studio.generation.decode.PASS", 28)
     seen = passes_of(studio, monkeypatch)
     pieces = studio.compare("abcd" * 10, GENERATED | PROMPT, max_new_tokens=6)
-    assert seen[0] == (5, 5)
+    assert seen[0] == (7, 4)
     for name, run in whole.runs.items():
         assert pieces.runs[name].token_ids == run.token_ids
         np.testing.assert_allclose(pieces.runs[name].trace.logprobs, run.trace.logprobs, **ONE_PASS)
@@ -114,6 +117,8 @@ def test_what_reaches_a_prompt():
     assert prompt_part(GENERATED["later places"], 6) is None
     assert prompt_part(GENERATED["later places"], 7) == GENERATED["later places"]
     assert prompt_part(PROMPT["math"], 5) == PROMPT["also math"]
+    for name in ("places on both sides", "span over both"):
+        assert prompt_part(PROMPT[name], 5) == PROMPT[name]
 
 
 def test_rows_with_prompts_of_their_own_are_left_as_they_are():

@@ -20,6 +20,7 @@ from lmoe_studio.routing.router import (
     activate,
     keep_top_k,
 )
+from lmoe_studio.routing.settle import PlanRow
 from lmoe_studio.routing.static import static_blends
 
 EXPERTS = ("sql", "prose", "math", "french")
@@ -290,6 +291,28 @@ def test_weights_are_finite_and_sum_as_they_should(plans, router):
             torch.testing.assert_close(sums, output.weights[row].sum(-1), atol=2e-4, rtol=0)
         assert (sums <= 1 + 2e-4).all()
         assert (weights[row] >= 0).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(plan=PLANS, router=SETTINGS, word=st.sampled_from(["zzz", "a"]))
+def test_a_plan_about_a_text_is_one_about_its_places_to_the_last_bit(plan, router, word):
+    """And about a text that is not there, it is no plan."""
+    about = [one.model_copy(update={"tokens": TextMatch(text=word)}) for one in plan.overrides]
+    there = [one.model_copy(update={"tokens": (1, 3)}) for one in plan.overrides]
+    settled = PlanRow(["b", "a", "b", "a"]).for_prompt(RoutingPlan(about))
+    expected = router_output(router).weights if word == "zzz" else apply(
+        RoutingPlan(there), router=router
+    )  # fmt: skip
+    assert torch.equal(apply(settled, router=router), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(plans=st.lists(st.none() | PLANS, min_size=ROWS, max_size=ROWS), router=SETTINGS)
+def test_room_for_every_number_changes_no_bit(plans, router):
+    output = router_output(router)
+    roomy = compile_plans(plans, experts=EXPERTS, num_layers=LAYERS, tokens=tokens(), roomy=True)
+    found = output.weights if roomy is None else roomy.apply(1, output, gate_of(router))
+    assert torch.equal(found, apply(plans, router=router))
 
 
 @settings(max_examples=500, deadline=None)

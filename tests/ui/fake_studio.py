@@ -98,7 +98,7 @@ class FakeStudio(Loose):
             new_tokens=max_new_tokens,
         )
         experts = tuple(expert.name for expert in self.card.experts)
-        return tuple(plan_notes(plan, experts=experts))
+        return tuple(plan_notes(plan, experts=experts, new_tokens=max_new_tokens))
 
     def stream(self, prompt, *, plan=None, max_new_tokens=64, should_stop=None, seed=0, **options):
         """One word a token; a plan that asks for something changes the words from the third on."""
