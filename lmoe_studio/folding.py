@@ -22,10 +22,15 @@ from lmoe_studio.routing.static import static_blends
 
 
 @contextmanager
-def folded(model: MixtureModel, plan: RoutingPlan) -> Iterator[None]:
+def folded(model: MixtureModel, plan: RoutingPlan, thread: int | None = None) -> Iterator[None]:
     """Run the model with a plan that fixes all weights folded into the base's weights.
 
     Holds a second copy of the folded layers' weights meanwhile.
+
+    Args:
+        model: the routed model.
+        plan: which blend.
+        thread: the only one that means to run on it; None for all.
 
     Raises:
         PlanError: a blend is folded already, the plan does not fit the bank or leaves weights to
@@ -48,7 +53,7 @@ def folded(model: MixtureModel, plan: RoutingPlan) -> Iterator[None]:
     try:
         for name, linear in stand_ins.items():
             model.base.set_submodule(name, linear)
-        model.folded = FoldedBlend(plan, torch.tensor(rows, device=device))
+        model.folded = FoldedBlend(plan, torch.tensor(rows, device=device), thread)
         yield
     finally:
         model.folded = None

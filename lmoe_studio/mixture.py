@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -56,6 +57,16 @@ class FoldedBlend:
 
     plan: RoutingPlan
     weights: Float[Tensor, "site expert"]
+    thread: int | None = None
+    """The one thread whose calls may run on it; None for all."""
+
+    def refuse_others(self) -> None:
+        """Raise PlanError in a thread that did not ask for it."""
+        if self.thread not in (None, get_ident()):
+            raise PlanError(
+                "Another thread has folded a blend into the base model's weights; wait until it is "
+                "unfolded, or let it be folded with everywhere=True, for the calls of all threads."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self
 
 import pandas as pd
@@ -145,12 +146,15 @@ class Studio:
         Raises:
             TextError: the text is blank.
             ContextLengthError: it has more tokens than the model can read.
-            PlanError: the plan does not fit this bank.
+            PlanError: the plan does not fit this bank, or another thread has folded a blend.
+            ConfigError: `max_tokens` or `alternatives` is out of range.
         """
         ids = self._read(text, max_tokens)
         settled = self._author.checked(plan, length=len(ids))
         alternatives = self._author.check_alternatives(alternatives)
         with self._one_at_a_time:
+            if self.model.folded is not None:
+                self.model.folded.refuse_others()
             return record_prompt(
                 self.model,
                 self._texts,
@@ -160,7 +164,7 @@ class Studio:
                 contributions=contributions,
             )
 
-    def preview(self, trace: RoutingTrace, plan: RoutingPlan) -> FloatArray:
+    def preview(self, trace: RoutingTrace, plan: PlanLike) -> FloatArray:
         """The weights that a plan would make of what the routers said in a trace; nothing is run.
 
             studio.preview(studio.trace(text), plan).mean(axis=0)  # by layer and expert
@@ -180,10 +184,9 @@ class Studio:
             PlanError: the plan does not fit this bank.
         """
         refuse_foreign(trace, self.model)
-        self._author.check(plan)
         return preview_weights(
             trace,
-            plan,
+            self._author.checked(plan) or RoutingPlan(),
             router=self.bank.router,
             num_layers=self.model.num_layers,
             texts=self._texts,
@@ -466,7 +469,7 @@ class Studio:
             )
 
     @contextmanager
-    def fold(self, plan: PlanLike) -> Iterator[None]:
+    def fold(self, plan: PlanLike, *, everywhere: bool = False) -> Iterator[None]:
         """Put a fixed blend into the base model's weights, so that it runs at the base's speed.
 
             with studio.fold(lmoe.RoutingPlan([lmoe.Override.blend({"sql": 0.6, "math": 0.4})])):
@@ -479,12 +482,14 @@ class Studio:
 
         Args:
             plan: must fix the weights of all tokens in every layer, as for `merge`.
+            everywhere: calls of all threads run the blend; else those of others are refused meanwhile.
 
         Raises:
             PlanError: the plan does not fit this bank or leaves weights to the router, the base is
                 quantised, a blend is folded already, or a text or corpus is not finished.
         """
-        folding = folded(self.model, as_plan(plan) or RoutingPlan())
+        thread = None if everywhere else get_ident()
+        folding = folded(self.model, as_plan(plan) or RoutingPlan(), thread)
         with self._one_at_a_time:
             folding.__enter__()
             if self._one_at_a_time.calls:

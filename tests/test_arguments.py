@@ -44,6 +44,7 @@ VERBS = {
         studio.evaluate(["hello you"], plans={"it": plan}).table().loc["it"].tolist()
     ),
     "composition_gap": lambda studio, plan: studio.composition_gap("hello", plan=plan)["output"],
+    "preview": lambda studio, plan: studio.preview(studio.trace("hello"), plan),
     "check_plan": lambda studio, plan: studio.check_plan(plan),
     "fold": folded,
     "model": lambda studio, plan: studio.model(torch.tensor([[5, 6]]), plan=plan).logits.tolist(),

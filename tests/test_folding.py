@@ -1,6 +1,7 @@
 """A blend in the weights says what the live blend says, and leaves no mark."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_many_threads_see_either_the_router_or_the_blend(studio):
     for reader in readers:
         reader.start()
     for _ in range(15):
-        with studio.fold(BLEND):
+        with studio.fold(BLEND, everywhere=True):
             pass
     done.set()
     for reader in readers:
@@ -191,3 +192,26 @@ def test_module_routers_are_heard_while_folded_only_in_their_own_call():
         studio.trace("hello")
         hooks = [m for m in studio.model.base.modules() if m._forward_pre_hooks]
         assert [type(m).__name__ for m in hooks] == ["LlamaDecoderLayer"] * 3
+
+
+def test_a_fold_is_of_the_thread_that_asked_for_it():
+    studio = make_tiny_studio()
+    plan = RoutingPlan([Override.solo("sql")])
+    own = studio.trace("hello").routing_weights
+    with ThreadPoolExecutor(1) as elsewhere:
+        with studio.fold(plan):
+            for call in (
+                lambda: studio.trace("hello"),
+                lambda: studio.generate("hello", max_new_tokens=2),
+                lambda: studio.stream("hello", max_new_tokens=2),
+            ):
+                with pytest.raises(PlanError, match="Another thread has folded a blend"):
+                    elsewhere.submit(call).result()
+                call()
+            pieces = studio.stream("hello", max_new_tokens=2)  # read elsewhere, asked for here
+            assert elsewhere.submit(list, pieces).result()[-1].finish == "length"
+        with studio.fold(plan, everywhere=True):
+            blend = elsewhere.submit(studio.trace, "hello").result()
+            assert (blend.routing_weights[..., 0] == 1).all()
+            assert blend.plan == plan.to_json()
+        assert (elsewhere.submit(studio.trace, "hello").result().routing_weights == own).all()

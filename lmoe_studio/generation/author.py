@@ -23,7 +23,7 @@ from lmoe_studio.generation.text import (
     stream_texts,
 )
 from lmoe_studio.generation.turns import SteadyTurns, Turns
-from lmoe_studio.mixture import FOLDED, MixtureModel
+from lmoe_studio.mixture import FOLDED, FoldedBlend, MixtureModel
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.given import PlanLike, PlanSource, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
@@ -65,8 +65,11 @@ class Author:
         options: Mapping[str, Any],
     ) -> Iterator[list[Piece | None]]:
         """Check everything at once, then give the pieces of a batch: one prompt, a plan a row."""
-        if self._model.folded is not None and any(given):
-            raise PlanError(FOLDED)
+        turns = SteadyTurns(self._turns, lambda: self._model.folded)
+        if isinstance(turns.at_first, FoldedBlend):
+            turns.at_first.refuse_others()
+            if any(given):
+                raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
         self.check_alternatives(settings.alternatives)
         ids = self._read_prompt(prompt, chat=settings.chat, new_tokens=settings.max_new_tokens)
@@ -88,7 +91,7 @@ class Author:
             max_new_tokens=settings.max_new_tokens,
             end_ids=self._end_ids,
             should_stop=_asked(should_stop),
-            turn=SteadyTurns(self._turns, lambda: self._model.folded),
+            turn=turns,
             recording=recording,
         )
         return self._as_one_call(pieces)
@@ -153,9 +156,11 @@ class Author:
         after = self._ids.continuing(one_text(reference, "The reference"))
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
-        scores = score_continuation(
-            self._model, self._texts, before, after, list(plans.values()), turn=self._turns
-        )
+        turns = SteadyTurns(self._turns, lambda: self._model.folded)
+        with self._turns.call():
+            scores = score_continuation(
+                self._model, self._texts, before, after, list(plans.values()), turn=turns
+            )
         return dict(zip(plans, scores, strict=True))
 
     @property

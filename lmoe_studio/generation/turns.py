@@ -68,11 +68,11 @@ class SteadyTurns:
     def __init__(self, turns: Turns, state: Callable[[], object]) -> None:
         self._turns = turns
         self._state = state
-        self._at_first = state()
+        self.at_first = state()
 
     def __enter__(self) -> None:
         self._turns.__enter__()
-        if self._state() is not self._at_first:
+        if self._state() is not self.at_first:
             self._turns.__exit__()
             raise PlanError(
                 "A blend was folded into the base model's weights, or unfolded, while this text "

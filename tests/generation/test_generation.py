@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import ROUTERS, make_tiny_base, make_tiny_studio
+from tokenizers.processors import TemplateProcessing
 from tolerances import ONE_PASS
 from transformers import set_seed
 
@@ -430,3 +431,79 @@ def test_options_have_one_home():
     assert GenerationOptions().max_new_tokens == 64
     assert GenerationOptions(stop="x").stop == ("x",)
     assert make_tiny_studio(router=RouterSettings(kind="uniform")).generate("x").finish == "length"
+
+
+# Ends and stops
+
+
+CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}<pad>{% endfor %}"
+
+
+@pytest.mark.parametrize("of", ["generation config", "list", "config", "tokenizer", "template"])
+def test_every_end_that_is_known_ends_a_text(of):
+    studio = make_tiny_studio()
+    base, tokenizer = studio.model.base, studio.tokenizer
+    token = studio.generate("hello", max_new_tokens=3).token_ids[0]
+    base.generation_config.eos_token_id = base.config.eos_token_id = tokenizer.eos_token = None
+    if of == "generation config":
+        base.generation_config.eos_token_id = token
+    elif of == "list":
+        base.generation_config.eos_token_id = [200, token]
+    elif of == "config":
+        base.config.eos_token_id = [token]
+    elif of == "tokenizer":
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(token)
+    else:
+        tokenizer.chat_template = CHAT
+        assert studio._author._end_ids == {0}
+        return
+    assert token in studio._author._end_ids
+    found = studio.generate("hello", max_new_tokens=3)
+    assert (found.token_ids, found.finish) == ((token,), "end")
+
+
+def test_a_prompt_never_ends_with_an_end_mark():
+    studio = make_tiny_studio()
+    plain = studio.generate("hello", max_new_tokens=3)
+    studio.tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    found = studio.generate("hello", max_new_tokens=3)
+    assert found.trace.token_ids.tolist() == plain.trace.token_ids.tolist()
+    assert found.token_ids == plain.token_ids
+
+
+def test_a_stop_string_that_is_a_special_token_stops():
+    stops = StopStrings(["a</s>", "<pad>"])
+    assert stops.add("xa") == "x"
+    assert stops.add_unseen("<s>") == ""
+    assert not stops.found
+    assert stops.add_unseen("</s>") == ""
+    assert (stops.found, stops.text) == (True, "x")
+    stops = StopStrings(["<pad>"])
+    assert stops.add("x") == "x"
+    assert (stops.add_unseen("<pad>"), stops.found, stops.text) == ("", True, "x")
+
+
+def test_a_long_reference_is_read_in_windows_and_scored_the_same(monkeypatch):
+    studio = make_tiny_studio()
+    plans = {
+        "router": None,
+        "places": Override.solo("sql", tokens=Span(3, 20)),
+        "steps": Override.bypass(tokens=Steps(Span(2, 9))),
+        "text": Override.solo("math", tokens=TextMatch("ll")),
+    }
+    options = {"reference": " the hills are all around", "max_new_tokens": 4, "trace": False}
+    whole = studio.compare("hello all", plans, **options).reference_logprobs
+    monkeypatch.setattr("lmoe_studio.generation.score.PASS", 20)
+    sizes = []
+    forward = studio.model.forward
+
+    def watched(ids, *more, **named):
+        sizes.append(ids.numel())
+        return forward(ids, *more, **named)
+
+    monkeypatch.setattr(studio.model, "forward", watched)
+    found = studio.compare("hello all", plans, **options).reference_logprobs
+    assert found == pytest.approx(whole, abs=1e-3)
+    assert 9 < max(sizes[:8]) <= 20

@@ -214,3 +214,12 @@ def set_version(path, version):
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {version}")
     db.close()
+
+
+def test_a_job_told_to_stop_after_its_end_goes_on_when_it_is_resumed(store):
+    store.add("j", "bank", 10)
+    store.begin("j")
+    store.finish("j", JobState.DONE)
+    store.request_stop("j")  # it came too late
+    store.requeue("j")
+    assert not store.stop_requested("j")

@@ -450,3 +450,17 @@ def test_lone_surrogates_are_replaced(studio, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a\\ud800b"}\n')
     assert studio.trace_corpus(path, out=tmp_path / "x").tokens == 3
+
+
+def test_labels_are_those_of_the_texts_that_have_tokens(studio, tmp_path, monkeypatch):
+    """A text may have none, though it is not blank."""
+    whole = studio._ids.first
+    monkeypatch.setattr(
+        studio._ids, "first", lambda text, *more: [] if "\u200b" in text else whole(text, *more)
+    )
+    texts, labels = ["ab", "\u200b", "cde", "f"], ["first", "nothing", "third", "fourth"]
+    run = studio.trace_corpus(texts, labels=labels, out=tmp_path / "run")
+    seen = run.frame().groupby("sequence")["label"].unique()
+    assert {number: list(found) for number, found in seen.items()} == {
+        0: ["first"], 2: ["third"], 3: ["fourth"]
+    }  # fmt: skip
