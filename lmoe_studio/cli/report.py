@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lmoe_studio.cli.console import say, waiting
+from lmoe_studio.cli.destination import require_file_place
 
 commands = typer.Typer()
 
@@ -24,6 +25,7 @@ def _report(
     from lmoe_studio.ui.report import write_report
     from lmoe_studio.ui.study import study_of_run
 
+    require_file_place(out)
     with waiting() as tell:
         try:
             study = study_of_run(folder, run, on_step=tell)

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from lmoe_studio.cli.console import progress_bar, say, table_console, waiting
+from lmoe_studio.cli.destination import require_folder_place
 from lmoe_studio.cli.options import Bank, Base, Device, Quantize
 from lmoe_studio.cli.text_input import given_text
 from lmoe_studio.cli.trace_file import require_trace_name, write_trace
@@ -105,6 +106,7 @@ def _trace_corpus(
 ) -> None:
     from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 
+    require_folder_place(corpus.out)
     survey(CorpusFile(corpus.data, corpus.text_column, corpus.label_column))  # before the model
     with waiting() as tell:
         studio = load(on_progress=tell)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmoe_studio.cli.destination import require_file_place
 from lmoe_studio.errors import StorageError
 
 if TYPE_CHECKING:
@@ -10,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def require_trace_name(out: Path | None) -> None:
-    """Raises: StorageError for a name that says no format; asked before the model is loaded."""
+    """Asked before the model is loaded. Raises: StorageError for a name that cannot be written."""
     if out is not None and out.suffix not in (".parquet", ".safetensors", ".csv"):
         raise StorageError(f"--out {out.name}: end the name in .parquet, .safetensors or .csv.")
+    require_file_place(out)
 
 
 def write_trace(trace: "RoutingTrace", out: Path) -> None:
@@ -30,4 +32,4 @@ def write_trace(trace: "RoutingTrace", out: Path) -> None:
     try:
         write_csv(routing_frame(trace), out)
     except OSError as error:
-        raise StorageError(f"{out} cannot be written: {error.strerror}.") from None
+        raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from None
