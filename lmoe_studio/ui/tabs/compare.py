@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 import numpy as np
 
-from lmoe_studio.errors import TextError
+from lmoe_studio.errors import PlanError, TextError
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean, typed
@@ -48,6 +48,11 @@ _MODEL = {
 _MOST_CHARACTERS = 100_000
 
 Results = ResultStore[ComparisonView]
+_WHAT = (
+    "<p>The same beginning and seed are continued three times: under plan A, under plan B, and by "
+    "the base model without any expert.</p>"
+)
+
 Work = Callable[["Studio", Event], ComparisonView]
 
 
@@ -103,6 +108,7 @@ def _lay_out() -> Parts:
         )  # fmt: skip
     with gr.Row(elem_classes="starts"):
         same = gr.Button("The beginning from Compose", size="sm", scale=0, min_width=170)
+    gr.HTML(_WHAT, apply_default_css=False, elem_id="compare-what")
     picker = build_picker(elem_id="picker")
     reference = gr.Textbox(
         label="Reference text (optional): how likely each finds it after the beginning",
@@ -236,8 +242,11 @@ def _check(studio: "Studio", prompt: str, plans: dict[str, RoutingPlan]) -> None
     """Raises TextError or PlanError."""
     if not prompt.strip():
         raise TextError("Write the beginning of a text, and each plan goes on from it.")
-    for plan in plans.values():
-        studio.check_plan(plan)
+    for name, plan in plans.items():
+        try:
+            studio.check_plan(plan)
+        except PlanError as error:
+            raise PlanError(f"Plan {name}: {error}") from None
 
 
 def _or_none(text: str) -> str | None:

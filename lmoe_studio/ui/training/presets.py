@@ -31,7 +31,7 @@ SET = ("steps", "sequence_length", "rank", "held_out_sequences")
 
 PRESETS = (
     _preset(
-        "Quick look", "does it work at all? One or two minutes on two CPU cores with SmolLM2",
+        "Quick look", "does it work at all? A few minutes on two CPU cores with SmolLM2",
         steps=24, sequence_length=64, rank=4, held_out_sequences=4,
     ),
     _preset(
