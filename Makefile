@@ -36,9 +36,10 @@ check: .venv/installed
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-# Has a ratio to a plain LoRA become worse than the committed one? Some minutes on two cores.
+# Has a ratio to a plain LoRA become worse than at another commit? Both are measured here and now, in
+# turns. BASE=<commit>; left out, it is the last tag, or HEAD where there are changes to it.
 bench-check: .venv/installed
-	$(BIN)/python -m benchmarks.speed --check benchmarks/results/speed-cpu.json
+	$(BIN)/python -m benchmarks.speed.against --base "$(BASE)"
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -37,6 +37,16 @@ class Shape:
 
 SHAPES = {
     "smollm2-135m": Shape(8, 8, None, most_tokens=2048),
+    "llama-135m": Shape(
+        8,
+        8,
+        {
+            "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+            "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+            "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+        },
+        most_tokens=2048,
+    ),
     "llama-8b": Shape(
         8,
         16,
@@ -59,7 +69,7 @@ SHAPES = {
         most_tokens=1024,
     ),
 }  # fmt: skip
-"""`tiny` is there to try the script: its figures say nothing."""
+"""`llama-135m` is SmolLM2's shape with random weights, where nothing can be fetched; `tiny` is there to try the script: its figures say nothing."""
 
 
 def load_shape(name: str, device: str) -> BaseModel:

@@ -33,12 +33,13 @@ _AGAIN = """\
 python -m benchmarks.speed --json out.json --markdown speed.md        # all of it
 python -m benchmarks.speed --device cuda --shape llama-8b --json out.json
 python -m benchmarks.speed --only decode,forward/1x256                # some rows
-make bench-check                                                      # has a ratio become worse?
+make bench-check BASE=main                                            # worse than that commit?
+bash benchmarks/on_gpu.sh                                             # all that needs a GPU
 ```
 
-`make bench-check` measures our ratios of a few rows again and exits with 1 if one has grown by a
-tenth, beyond the spread of the two measurements (`benchmarks/speed/regressions.py` has the rule).
-What looks worse is measured once more before it counts. Absolute times are not compared.
+`make bench-check` measures our ratios of a few rows at two commits, in turns, and exits with 1 if one
+has grown by a tenth, beyond the spread of the two measurements (`benchmarks/speed/regressions.py` has
+the rule). What looks worse is measured once more before it counts. Absolute times are not compared.
 """
 _GROUPS = {
     "forward": (
