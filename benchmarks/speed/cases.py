@@ -181,7 +181,12 @@ def joint_training(model: MixtureModel, batch: dict[str, Tensor]) -> Case:
             processes=Processes(),
         )
     trainer.current_gradient_accumulation_steps = 1  # Trainer's loop would say so
-    return _stepping(lambda: trainer.compute_loss(model, batch), trainer.create_optimizer(), batch)
+
+    def loss() -> Tensor:
+        (prepared,), _ = trainer.get_batch_samples(iter([batch]), 1, batch["input_ids"].device)
+        return trainer.compute_loss(model, prepared)
+
+    return _stepping(loss, trainer.create_optimizer(), batch)
 
 
 def training_batch(rows: Tensor) -> dict[str, Tensor]:
