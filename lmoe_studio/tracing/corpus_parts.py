@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Self
 
 import pandas as pd
@@ -145,7 +146,7 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
 def write_part(path: Path, table: pa.Table, counts: PartCounts) -> None:
     """Write a part whole or not at all."""
     metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(asdict(counts)).encode()}
-    staged = path.with_name(f"_{path.name}.tmp")
+    staged = _staged(path)
     try:
         pq.write_table(
             table.replace_schema_metadata(metadata),
@@ -175,9 +176,14 @@ def counts_of(path: Path) -> PartCounts | None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all."""
-    staged = path.with_name(f"_{path.name}.tmp")
+    staged = _staged(path)
     staged.write_bytes(content)
     _settle(staged, path)
+
+
+def _staged(path: Path) -> Path:
+    """A name of its own, as two processes may write the same part: the last, equal one stays."""
+    return path.with_name(f"_{path.name}.{token_hex(4)}.tmp")
 
 
 def _settle(staged: Path, path: Path) -> None:

@@ -121,6 +121,20 @@ def test_a_stopped_run_goes_on_with_what_is_missing(studio, tmp_path, small_part
     assert seen[-1].share == 1
 
 
+def test_two_that_write_one_run_are_both_right(studio, tmp_path, small_parts):
+    """The second begins and ends while the first is at its first text."""
+    seconds = []
+
+    def once(_):
+        if not seconds:
+            seconds.append(studio.trace_corpus(TEXTS, out=tmp_path / "x", run="same"))
+
+    first = studio.trace_corpus(TEXTS, out=tmp_path / "x", run="same", on_progress=once)
+    assert first == seconds[0]
+    assert sorted(first.frame()["sequence"].unique()) == [0, 1, 2, 3, 4]
+    assert not list((tmp_path / "x").rglob("*.tmp"))
+
+
 def test_a_damaged_part_is_traced_again(studio, tmp_path, small_parts):
     out = tmp_path / "x"
     run = studio.trace_corpus(TEXTS, out=out)
