@@ -133,6 +133,14 @@ def test_a_selection_links_all_views_and_brings_exact_numbers(show):
     assert page.input_value(".toolbar input[type=range] >> nth=0") == "4"
 
 
+def test_a_click_on_the_letter_above_a_token_selects_it(show):
+    page = show(make_trace(["a", " b\n  ", " c", " d"], layers=6))
+    for index in range(4):
+        box = page.locator(".tok").nth(index).bounding_box()
+        page.mouse.click(box["x"] + 3, box["y"] - 5)
+        assert selected(page)[0] == index
+
+
 def test_a_click_on_the_heatmap_selects_token_and_layer(show):
     page = show(make_trace(["a", " b", " c", " d"], layers=6))
     box = page.locator(".stage canvas").bounding_box()
