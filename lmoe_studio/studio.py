@@ -36,7 +36,7 @@ from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.text import Generation, Piece, generate_texts
-from lmoe_studio.generation.turns import Turns
+from lmoe_studio.generation.turns import SteadyTurns, Turns
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
 from lmoe_studio.mixture import MixtureModel
@@ -49,7 +49,8 @@ from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTrac
 from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
 from lmoe_studio.tracing.corpus_parts import CorpusRun
 from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
-from lmoe_studio.tracing.recorder import record_prompt, settle_prompt
+from lmoe_studio.tracing.prompt import record_prompt
+from lmoe_studio.tracing.recorder import settle_prompt
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
@@ -133,8 +134,10 @@ class Studio:
         max_tokens: int | None = None,
         alternatives: int = 5,
         contributions: bool = False,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> RoutingTrace:
-        """One forward pass over a text, and what every router did.
+        """Read a text, and what every router did.
 
         Args:
             text: read as it is, without a chat template.
@@ -142,6 +145,9 @@ class Studio:
             max_tokens: cut the text to its first tokens; None refuses one that is too long.
             alternatives: how many of the likeliest tokens to note for each position.
             contributions: also note how much each expert added.
+            on_progress: hears how many tokens are read, and of how many, as a long text goes on.
+            should_stop: asked now and then; the answer is then the trace of what was read so far,
+                which is the beginning of the whole text's.
 
         Raises:
             TextError: the text is blank.
@@ -151,18 +157,17 @@ class Studio:
         """
         ids = self._read(text, max_tokens)
         settled = self._author.checked(plan, length=len(ids))
-        alternatives = self._author.check_alternatives(alternatives)
-        with self._one_at_a_time:
-            if self.model.folded is not None:
-                self.model.folded.refuse_others()
-            return record_prompt(
-                self.model,
-                self._texts,
-                ids,
-                plan=settled,
-                alternatives=alternatives,
-                contributions=contributions,
-            )
+        return record_prompt(
+            self.model,
+            self._texts,
+            ids,
+            plan=settled,
+            alternatives=self._author.check_alternatives(alternatives),
+            contributions=contributions,
+            turn=SteadyTurns(self._one_at_a_time, lambda: self.model.folded, from_first_turn=True),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
 
     def preview(self, trace: RoutingTrace, plan: PlanLike) -> FloatArray:
         """The weights that a plan would make of what the routers said in a trace; nothing is run.

@@ -31,7 +31,7 @@ from lmoe_studio.config import Composition
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
 from lmoe_studio.studio import Studio
-from lmoe_studio.tracing.recorder import record_prompt
+from lmoe_studio.tracing.prompt import record_prompt
 from lmoe_studio.tracing.token_texts import TokenTexts
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from lmoe_studio.errors import PlanError
 
+_UNKNOWN = object()
+
 
 class Turns:
     """A lock that is handed on in the order of asking.
@@ -63,20 +65,30 @@ class Turns:
 
 
 class SteadyTurns:
-    """The turns of one call: refused once what it runs on is no longer what it began with."""
+    """The turns of one call: refused once what it runs on is no longer what it began with.
 
-    def __init__(self, turns: Turns, state: Callable[[], object]) -> None:
+    Args:
+        turns: those of everyone.
+        state: gives what the call runs on.
+        from_first_turn: it began with what there is in its first turn, not with what there is now.
+    """
+
+    def __init__(
+        self, turns: Turns, state: Callable[[], object], *, from_first_turn: bool = False
+    ) -> None:
         self._turns = turns
         self._state = state
-        self.at_first = state()
+        self.at_first = _UNKNOWN if from_first_turn else state()
 
     def __enter__(self) -> None:
         self._turns.__enter__()
+        if self.at_first is _UNKNOWN:
+            self.at_first = self._state()
         if self._state() is not self.at_first:
             self._turns.__exit__()
             raise PlanError(
                 "A blend was folded into the base model's weights, or unfolded, while this text "
-                "was being written; write it anew."
+                "was being read or written; begin it anew."
             )
 
     def __exit__(self, *_: object) -> None:

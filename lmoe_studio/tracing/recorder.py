@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmoe_studio.errors import OverflowedError
 from lmoe_studio.mixing import RoutingRecord
 from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import RoutingPlan
@@ -53,41 +52,6 @@ class TokenScores:
             np.full((count, alternatives), -1, np.int32),
             np.full((count, alternatives), np.nan, np.float32),
         )
-
-
-@torch.inference_mode()
-def record_prompt(
-    model: MixtureModel,
-    texts: TokenTexts,
-    ids: list[int],
-    *,
-    plan: PlanArgument = None,
-    alternatives: int = 5,
-    contributions: bool = False,
-) -> RoutingTrace:
-    """Trace one forward pass over a prompt.
-
-    Args:
-        model: the routed model.
-        texts: gives the tokens' texts.
-        ids: the prompt's token ids, at least one.
-        plan: what to change about the routing.
-        alternatives: how many of the likeliest tokens to note for each position.
-        contributions: also note how much each expert added.
-
-    Raises:
-        OverflowedError: the model's scores are not finite.
-    """
-    device = next(model.parameters()).device
-    batch = torch.tensor([ids], device=device)
-    settled = settle_prompt(plan, texts, ids) if isinstance(plan, RoutingPlan) else plan
-    output = model(batch, plan=settled, record=True, contributions=contributions)
-    assert output.routing is not None
-    if not output.logits[0, -1].isfinite().all():  # what overflows anywhere gets here by attention
-        raise OverflowedError(len(ids))
-    scores = score_tokens(output.logits[0], batch[0], alternatives)
-    ran_under = model.folded.plan if model.folded else plan
-    return make_trace(model, texts, ids, output.routing, scores, plan=ran_under)
 
 
 def settle_prompt(plan: RoutingPlan, texts: TokenTexts, ids: list[int]) -> RoutingPlan | None:

@@ -74,11 +74,11 @@ class Recording:
         texts: TokenTexts,
         ids: list[int],
         *,
-        row: int,
-        padding: int,
-        prompt_length: int,
-        plan: RoutingPlan | None,
-        seed: int,
+        row: int = 0,
+        padding: int = 0,
+        prompt_length: int | None = None,
+        plan: RoutingPlan | None = None,
+        seed: int | None = None,
     ) -> RoutingTrace:
         """The trace of one row so far.
 
@@ -88,7 +88,7 @@ class Recording:
             ids: the row's tokens without padding.
             row: which row.
             padding: how many places before its first token are padding.
-            prompt_length: how many tokens are the prompt's.
+            prompt_length: how many tokens are the prompt's; None for all.
             plan: what it ran under.
             seed: of the sampling.
         """
