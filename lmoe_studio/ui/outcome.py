@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 from secrets import token_hex
+from threading import Event
 
 from lmoe_studio.errors import ContextLengthError, LMoEError, TextError
 from lmoe_studio.tracing.records import RoutingTrace
@@ -24,15 +25,39 @@ class Outcome:
     """How many tokens can be traced, where the text has more."""
 
 
-def trace_text(state: SourceState, text: str, *, max_tokens: int | None = None) -> Outcome:
-    """Trace a text with the studio there is; every failure is a sentence."""
+class Reading:
+    """How far a text is read, and the wish to stop; one thread reads it, another looks."""
+
+    def __init__(self, stop: Event) -> None:
+        self.stop = stop
+        self.read = self.total = 0
+        """Tokens; the total is 0 until it is known."""
+
+    def on_progress(self, read: int, total: int) -> None:
+        self.read, self.total = read, total
+
+
+def trace_text(
+    state: SourceState, text: str, *, max_tokens: int | None = None, reading: Reading | None = None
+) -> Outcome:
+    """Trace a text with the studio there is; every failure is a sentence.
+
+    A text that was stopped has the trace of what was read until then.
+    """
+    reading = reading or Reading(Event())
     if state.studio is None:
         return Outcome(panels.status_line("Waiting for the model", tone="loading"))
     if not text.strip():
         return _refused("Nothing to trace", "Write a text above, or take one of the examples.")
     started = time.perf_counter()
     try:
-        trace = state.studio.trace(text, max_tokens=max_tokens, contributions=True)
+        trace = state.studio.trace(
+            text,
+            max_tokens=max_tokens,
+            contributions=True,
+            on_progress=reading.on_progress,
+            should_stop=reading.stop.is_set,
+        )
     except ContextLengthError as error:
         advice = "Shorten it, or trace only its beginning."
         sentence = (
@@ -47,7 +72,13 @@ def trace_text(state: SourceState, text: str, *, max_tokens: int | None = None) 
         return _failed(error)
     seconds = time.perf_counter() - started
     status = f"Traced {len(trace):,} tokens in {seconds:.2f} s · {trace.bank}"
-    return Outcome(panels.status_line(status), trace)
+    if len(trace) >= reading.total:
+        return Outcome(panels.status_line(status), trace)
+    part = (
+        f"Shown are the first {len(trace):,} of {reading.total:,} tokens, which were read before."
+    )
+    notice = panels.panel("note", "Stopped", part)
+    return Outcome(panels.status_line(f"Stopped · {status}"), trace, notice)
 
 
 def _refused(title: str, sentence: str, *, cut_to: int | None = None) -> Outcome:

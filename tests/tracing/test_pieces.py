@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from tiny_models import ROUTERS, make_tiny_studio
+from tolerances import ONE_PASS
 
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
 from lmoe_studio.tracing.prompt import record_prompt
@@ -28,7 +29,7 @@ def assert_alike(one, other, count):
     for name in (field.name for field in fields(one)):
         a, b = getattr(one, name), getattr(other, name)
         if isinstance(a, np.ndarray) and a.dtype.kind == "f":
-            np.testing.assert_allclose(a[:count], b[:count], atol=2e-5, rtol=2e-5, err_msg=name)
+            np.testing.assert_allclose(a[:count], b[:count], err_msg=name, **ONE_PASS)
         elif isinstance(a, np.ndarray) or name in ("tokens", "alternative_tokens"):
             np.testing.assert_array_equal(a[:count], b[:count], err_msg=name)
         elif name != "run":

@@ -58,7 +58,16 @@ class FakeStudio(Loose):
         self.router = RouterSettings()
         self.steps = 0  # generated tokens of all runs
 
-    def trace(self, text, *, max_tokens=None, alternatives=5, contributions=False):
+    def trace(
+        self,
+        text,
+        *,
+        max_tokens=None,
+        alternatives=5,
+        contributions=False,
+        on_progress=lambda *_: None,
+        should_stop=lambda: False,
+    ):
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is not None:
@@ -68,8 +77,14 @@ class FakeStudio(Loose):
         tokens = re.findall(r" ?\w+| ?[^\w\s]|\n+| +", text)
         if max_tokens is None and len(tokens) > self.card.context_length:
             raise ContextLengthError(len(tokens), self.card.context_length)
+        tokens = ["<|im_start|>", *tokens][:max_tokens]
+        read = 0
+        while read < len(tokens) and not (read and should_stop()):
+            time.sleep(self.pause)
+            read = min(read + 100, len(tokens))
+            on_progress(read, len(tokens))
         return make_trace(
-            ["<|im_start|>", *tokens][:max_tokens],
+            tokens[:read],
             bank=self.card.bank,
             layers=self.card.num_layers,
             experts=tuple(expert.name for expert in self.card.experts),

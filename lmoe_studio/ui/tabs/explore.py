@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,18 +21,20 @@ from lmoe_studio.ui.components.workbench import (
 )
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.export import TraceFormat, write_trace
-from lmoe_studio.ui.outcome import Outcome, trace_text
+from lmoe_studio.ui.outcome import Outcome, Reading, trace_text
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import trace_payload
+from lmoe_studio.ui.runs import in_background
 from lmoe_studio.ui.source import SourceState
 
 TITLE = "Explore"
 KEPT = {"trace": "", "text": ""}
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-_MODEL = {
-    "concurrency_id": "model",
-    "concurrency_limit": 1,
+# Texts of several visitors are read side by side: their pieces take turns inside the Studio.
+_READING = {
+    "concurrency_id": "reading",
+    "concurrency_limit": 8,
     "show_progress": "hidden",
     "api_visibility": "private",
 }
@@ -45,6 +48,7 @@ class Parts:
 
     prompt: gr.Textbox
     run: gr.Button
+    stop: gr.Button
     cut: gr.Button
     examples: list[tuple[gr.Button, str]]
     notice: gr.HTML
@@ -52,6 +56,7 @@ class Parts:
     exports: gr.Row
     csv: gr.Button
     parquet: gr.Button
+    reading: gr.State
 
 
 def build(page: Page) -> Follower:
@@ -79,6 +84,10 @@ def _lay_out() -> Parts:
         run = gr.Button(
             "Trace", variant="primary", interactive=False, scale=0, min_width=112, elem_id="run"
         )
+        stop = gr.Button(
+            "Stop", interactive=False, scale=0, min_width=72,
+            elem_id="trace-stop", elem_classes="stop-act",
+        )  # fmt: skip
     with gr.Row(elem_id="examples"):
         gr.HTML("<span>Examples</span>", apply_default_css=False, scale=0, min_width=64)
         buttons = [
@@ -95,20 +104,28 @@ def _lay_out() -> Parts:
             "<span>One row a token, layer and expert, with exact weights</span>",
             apply_default_css=False,
         )
-    return Parts(prompt, run, cut, buttons, notice, workbench, exports, csv, parquet)
+    return Parts(
+        prompt, run, stop, cut, buttons, notice, workbench, exports, csv, parquet, gr.State("")
+    )
 
 
 def _wire_trace(page: Page, parts: Parts) -> None:
     outputs = [
-        page.status, parts.notice, parts.cut, parts.run,
+        page.status, parts.notice, parts.cut, parts.run, parts.stop, parts.reading,
         parts.workbench, page.kept["trace"], parts.exports,
     ]  # fmt: skip
+
+    def _busy(how_far: str, *head: Any) -> list[Any]:
+        shown = [panels.status_line(how_far, tone="loading"), *head]
+        return shown + [gr.skip()] * (len(outputs) - len(shown))
 
     def _show(outcome: Outcome, user: str) -> list[Any]:
         trace, cut_to = outcome.trace, outcome.cut_to
         cut = f"Trace the first {cut_to:,} tokens" if cut_to else ""
         ready = gr.update(value="Trace", interactive=page.source.state.studio is not None)
-        head = [outcome.status, outcome.notice, gr.update(value=cut, visible=bool(cut)), ready]
+        idle = gr.update(value="Stop", interactive=False)
+        cut_button = gr.update(value=cut, visible=bool(cut))
+        head = [outcome.status, outcome.notice, cut_button, ready, idle, ""]
         if trace is None:
             return [*head, gr.skip(), gr.skip(), gr.skip()]
         key = page.traces.put(user, trace)
@@ -116,15 +133,28 @@ def _wire_trace(page: Page, parts: Parts) -> None:
         return [*head, shown, key, gr.update(visible=True)]
 
     def _run(text: str, request: gr.Request, *, cut: bool) -> Iterator[list[Any]]:
-        state = page.source.state
+        """Closed by Gradio when the tab is closed or reloaded, which ends the reading as well."""
+        state, user = page.source.state, user_of(request)
         if state.studio is None:
             yield [gr.skip()] * len(outputs)
             return
-        busy = gr.update(value="Tracing…", interactive=False)
-        waiting = panels.status_line("Tracing…", tone="loading")
-        yield [waiting, "", gr.update(visible=False), busy, gr.skip(), gr.skip(), gr.skip()]
         limit = state.studio.card.context_length if cut else None
-        yield _show(trace_text(state, typed(text), max_tokens=limit), user_of(request))
+        with page.runs.running(user) as (run, stop):
+            wait = gr.update(value="Tracing…", interactive=False)
+            can_stop = gr.update(interactive=True)
+            yield _busy("Tracing…", "", gr.update(visible=False), wait, can_stop, run)
+            reading = Reading(stop)
+            work = in_background(
+                lambda: trace_text(state, typed(text), max_tokens=limit, reading=reading), stop
+            )
+            with closing(work):
+                try:
+                    while True:
+                        next(work)
+                        yield _busy(_how_far(reading))
+                except StopIteration as end:
+                    outcome = end.value
+        yield _show(outcome, user)
 
     def _on_trace(text: str, request: gr.Request) -> Iterator[list[Any]]:
         yield from _run(text, request, cut=False)
@@ -132,11 +162,23 @@ def _wire_trace(page: Page, parts: Parts) -> None:
     def _on_cut(text: str, request: gr.Request) -> Iterator[list[Any]]:
         yield from _run(text, request, cut=True)
 
-    parts.run.click(_on_trace, parts.prompt, outputs, **_MODEL)
-    parts.cut.click(_on_cut, parts.prompt, outputs, **_MODEL)
+    parts.run.click(_on_trace, parts.prompt, outputs, **_READING)
+    parts.cut.click(_on_cut, parts.prompt, outputs, **_READING)
     for button, text in parts.examples:
         filled = button.click(None, None, parts.prompt, js=f"() => {json.dumps(text)}", **_QUIET)
-        filled.then(_on_trace, parts.prompt, outputs, **_MODEL)
+        filled.then(_on_trace, parts.prompt, outputs, **_READING)
+
+    def _on_stop(run: str, request: gr.Request) -> Any:
+        page.runs.stop(user_of(request), run)
+        return gr.update(interactive=False, value="Stopping…")
+
+    parts.stop.click(_on_stop, parts.reading, parts.stop, **_QUIET)
+
+
+def _how_far(reading: Reading) -> str:
+    if not reading.total:
+        return "Tracing…"
+    return f"Tracing: {reading.read:,} of {reading.total:,} tokens"
 
 
 def _on_source(state: SourceState) -> list[Any]:
