@@ -205,6 +205,7 @@ def _figure(traces: Sequence[Any], title: str, height: int) -> go.Figure:
         height=height,
         legend={"orientation": "v", "font": {"size": 11}, "traceorder": "normal"},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": LINE},
     )
     axes = {"gridcolor": GRID, "zeroline": False, "automargin": True}
     return figure.update_xaxes(**axes).update_yaxes(**axes)

@@ -47,6 +47,8 @@ SECTIONS = (
 )  # fmt: skip
 """Name, title and note of every section, in order."""
 
+_MODEBAR = 34  # pixels above a figure for the buttons that Plotly lays over it
+
 COLUMNS = [
     "sequence",
     "label",
@@ -152,7 +154,7 @@ def study_of(
         answers += told
     for section in sections:
         if section.figure is not None:  # the section's title says it already
-            section.figure.update_layout(title=None, margin_t=10)
+            section.figure.update_layout(title=None, margin_t=_MODEBAR)
     return Study(facts, answers, sections)
 
 

@@ -179,6 +179,20 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
     assert "has the largest share" in tab.inner_text("#findings")
     tab.wait_for_selector("#answer-labels .main-svg")
     assert tab.locator(".answer:visible").count() == 10
+    # Plotly's buttons are there under the pointer only, and cover no mark and no legend.
+    plot = tab.locator("#answer-usage_by_layer .js-plotly-plot")
+    tab.mouse.move(0, 0)
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.modebar')].every(bar => getComputedStyle(bar).opacity === '0')"
+    )
+    plot.hover()
+    tab.wait_for_function(
+        "getComputedStyle(document.querySelector('#answer-usage_by_layer .modebar')).opacity === '1'"
+    )
+    bar, legend, marks = (
+        plot.locator(each).first.bounding_box() for each in (".modebar-group", ".legend", ".barlayer")
+    )
+    assert bar["y"] + bar["height"] <= min(legend["y"], marks["y"]) + 1
     assert "max_share" in tab.inner_text("#answer-health")
     with tab.expect_download() as download:
         tab.click("#export-csv:has-text('CSV · about')")

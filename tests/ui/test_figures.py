@@ -84,6 +84,7 @@ def test_figures_stand_on_light_and_dark(study):
         if section.figure is not None:
             layout = section.figure.layout
             assert (layout.paper_bgcolor, layout.font.color) == ("rgba(0,0,0,0)", "#8a8f98")
+            assert layout.modebar.bgcolor == "rgba(0,0,0,0)"  # by itself half black
 
 
 def test_the_report_needs_nothing_else_and_escapes_every_text(study):

@@ -97,7 +97,7 @@ name.addEventListener("input", () => {
 });
 const presets = drawPresets();
 const first = make("div", "first");
-first.append(labelled("Name of the bank", "It is found under it in the sidebar.", name), presets);
+first.append(labelled("Name of the bank", "The sidebar will list the bank under it.", name), presets);
 const all = make("details", "all");
 const counts = [];
 all.append(make("summary", "", "All options"));
