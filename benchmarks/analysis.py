@@ -110,7 +110,11 @@ def corpus(bank: str, texts: int, rounds: int) -> dict[str, float]:
         " ".join(generator.choices(words, k=generator.randint(20, 160))) for _ in range(texts)
     ]
     tracer = CorpusTracer(
-        studio.model, studio._texts, studio._encode, studio.context_length, studio._one_at_a_time
+        studio.model,
+        studio._texts,
+        studio._encode_cut,
+        studio.context_length,
+        studio._one_at_a_time,
     )
     rows = [row for part in tracer._parts(CorpusTexts(written), CorpusOptions()) for row in part]
     tokens = sum(len(row.ids) for row in rows)

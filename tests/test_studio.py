@@ -94,5 +94,5 @@ def test_a_preview_without_its_base_model_says_so(tmp_path):
         {"name": "x", "out": "x", "base": str(tmp_path), "skills": [{"name": "a", "train": ["a"]}]},
         source="test",
     )
-    with pytest.raises(BaseModelError, match="holds no causal language model"):
+    with pytest.raises(BaseModelError, match="holds no tokenizer that can be loaded"):
         preview_training(config)

@@ -75,7 +75,7 @@ class Unrouted:
     def __call__(self, ids: Tensor, **options: Any) -> Any:
         return self.base(input_ids=ids, **options)
 
-    def compile_plan(self, _plans: object, _tokens: TokenBatch) -> None:
+    def compile_plan(self, _plans: object, _tokens: TokenBatch, **_: object) -> None:
         """There is nothing to steer."""
 
     def run_pass(

@@ -26,7 +26,7 @@ def load_tensors(file: BufferedReader, header: Header, name: str) -> dict[str, T
     except SafetensorError:
         raise AdapterError(f"{name} is damaged; copy the file again.") from None
     check_values(tensors, name)
-    return tensors
+    return {key: tensors[key] for key in sorted(tensors)}  # they come in another order each time
 
 
 def check_values(tensors: Mapping[str, Tensor], name: str) -> None:

@@ -1,8 +1,8 @@
 """PlanData: the frozen base of a plan's parts, whose every mistake is a PlanError."""
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, dataclass_transform
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lmoe_studio.config import Config, explain
 from lmoe_studio.errors import PlanError
@@ -13,23 +13,23 @@ else:
     _ModelMeta = type(Config)
 
 
-T = TypeVar("T")
-
-
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
 class _Refusing(_ModelMeta):
     """Makes an object as pydantic does; values may come in the order of the fields, too."""
 
-    def __call__(cls: type[T], *values: Any, **named: Any) -> T:
-        names = list(cls.model_fields)  # pyright: ignore
-        if len(values) > len(names):
-            raise PlanError(f"{cls.__name__} takes {len(names)} values, got {len(values)}.")
-        given = dict(zip(names, values, strict=False))
-        if twice := sorted(given.keys() & named.keys()):
-            raise PlanError(f"{cls.__name__}: '{twice[0]}' is given twice.")
-        try:
-            return super().__call__(**given, **named)  # pyright: ignore
-        except ValidationError as error:
-            raise PlanError(f"{cls.__name__}: {explain(cls, error)}.") from None  # pyright: ignore
+    if not TYPE_CHECKING:  # checkers know the fields from pydantic
+
+        def __call__(cls, *values: Any, **named: Any) -> Any:
+            names = list(cls.model_fields)
+            if len(values) > len(names):
+                raise PlanError(f"{cls.__name__} takes {len(names)} values, got {len(values)}.")
+            given = dict(zip(names, values, strict=False))
+            if twice := sorted(given.keys() & named.keys()):
+                raise PlanError(f"{cls.__name__}: '{twice[0]}' is given twice.")
+            try:
+                return super().__call__(**given, **named)
+            except ValidationError as error:
+                raise PlanError(f"{cls.__name__}: {explain(cls, error)}.") from None
 
 
 class PlanData(Config, metaclass=_Refusing):

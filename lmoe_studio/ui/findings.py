@@ -26,9 +26,10 @@ def of_owners(owners: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
         shares: of `label_shares`, over all layers.
     """
     by_label = dict(list(shares.groupby("label")["share"]))
+    rows: list[Any] = list(owners.itertuples())
     return [
         _of_owner(owner, is_led=(by_label[owner.label] > owner.top_share - _ALIKE).sum() == 1)
-        for owner in owners.itertuples()
+        for owner in rows
     ]
 
 

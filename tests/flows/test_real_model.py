@@ -54,7 +54,7 @@ def test_solo_equals_each_adapter_in_plain_peft(studio, peft, ids):
 def test_a_bank_of_one_expert_equals_its_adapter_in_plain_peft(peft, ids):
     bank = load_bank("demo")
     one = type(bank)(bank.name, bank.base, bank.experts[1:2])  # a fresh router: one weight, 1
-    model = MixtureModel(load_base(device="cpu").model, one).eval()
+    model = MixtureModel(load_base(device="cpu").model, one, new_routers=True).eval()
     peft.set_adapter(one.expert_names[0])
     torch.testing.assert_close(model(ids).logits, peft(ids).logits, **EXACT)
 

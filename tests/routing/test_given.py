@@ -21,7 +21,7 @@ FILED = {"operation": "solo", "weights": {"sql": 1}, "layers": [1, 2]}
 @pytest.mark.parametrize("given", [
     PLAN, SQL, [SQL], (SQL,), iter([SQL]), FILED, [FILED], {"overrides": [FILED]},
     {"version": 1, "overrides": [SQL]},
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_one_plan_in_many_shapes(given):
     assert as_plan(given) == PLAN
 
@@ -61,7 +61,7 @@ def test_plans_by_name_and_blends():
     [1, 2], (1, 2), range(1, 3), {1, 2}, np.arange(1, 3), pd.Series([1, 2]), pd.Index([1, 2]),
     torch.tensor([1, 2]), [np.int64(1), np.uint8(2)], dict.fromkeys([1, 2]).keys(), map(int, "12"),
     np.array([1.0, 2.0]),
-], ids=repr)  # fmt: skip
+])  # fmt: skip
 def test_places_from_anywhere(places):
     if isinstance(places, map):
         places = list(places)
@@ -82,7 +82,7 @@ def test_one_place_from_anywhere(one):
 
 
 @pytest.mark.parametrize("wrong", [True, np.True_, [True], np.array([False]), [1.5], float("nan"),
-                                   [pd.NA], object(), -1, [np.int64(-1)], [[1]]], ids=repr)  # fmt: skip
+                                   [pd.NA], object(), -1, [np.int64(-1)], [[1]]])  # fmt: skip
 def test_what_is_no_place(wrong):
     for where in ("layers", "tokens"):
         with pytest.raises(PlanError, match=rf"^Override \(solo\): {where}"):

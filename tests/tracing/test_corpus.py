@@ -384,7 +384,6 @@ KINDS = ["sql", "gone", None, "sql"]
         (pa.array(COLUMN), pa.array(KINDS).dictionary_encode()),
         (pa.chunked_array([COLUMN[:1], COLUMN[1:]]), KINDS),
     ],
-    ids=str,
 )
 def test_columns_of_every_library_are_what_lists_are(studio, tmp_path, texts, labels):
     corpus = CorpusTexts(texts, labels)

@@ -96,7 +96,7 @@ def test_a_chat_template_that_refuses_a_prompt_is_one_sentence():
 
 def test_what_is_typed_is_text_to_every_verb(tmp_path):
     studio = make_tiny_studio()
-    studio.tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+    studio.tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }}</s>:{% endfor %}"
     text = "price <s>500</s> now"
     assert "".join(studio.trace(text).tokens) == text
     written = studio.generate(text, max_new_tokens=1, trace=True).trace
