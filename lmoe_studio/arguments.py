@@ -4,6 +4,8 @@ from operator import index
 
 from lmoe_studio.errors import ConfigError, TextError, kind_of
 
+_MOST = 2**63 - 1
+
 
 def one_text(given: object, what: str, hint: str = "") -> str:
     """A text. Raises TextError, naming what it is for, and with a hint for what came instead."""
@@ -16,8 +18,12 @@ def whole_number(given: object, name: str, *, least: int, most: int | None = Non
     """A whole number within bounds, also NumPy's. Raises ConfigError."""
     is_whole = hasattr(given, "__index__") and kind_of(given) not in ("a bool", "an ndarray")
     number = index(given) if is_whole else None  # pyright: ignore[reportArgumentType]
-    if number is None or number < least or (most is not None and number > most):
+    if number is None or not least <= number <= (_MOST if most is None else most):
         bounds = f"from {least} up" if most is None else f"from {least} to {most:,}"
-        came = kind_of(given) if number is None else f"{number:,}"
+        came = kind_of(given) if number is None else _shown(number)
         raise ConfigError(f"{name} is {came}; expected a whole number {bounds}.")
     return number
+
+
+def _shown(number: int) -> str:  # Python writes no number of more than 4,300 digits
+    return f"{number:,}" if abs(number) <= _MOST else "a number of more than 18 digits"

@@ -4,11 +4,20 @@ Also the settings that several folders share. No torch here.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lmoe_studio.errors import ConfigError, did_you_mean
 from lmoe_studio.plain_data import PlainDataError, read_yaml
@@ -28,6 +37,22 @@ class Config(BaseModel):
     """Frozen options; an unknown key is refused with the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """To Python, True is the number 1; to whoever wrote it, it is another option's value."""
+        if info.field_name is None:
+            return value
+        kinds = _kinds(cls.model_fields[info.field_name].annotation)
+        given = _members(value)
+        if kinds & {int, float} and bool not in kinds and any(isinstance(x, bool) for x in given):
+            raise ValueError("expected a number, not true or false")
+        if any(
+            isinstance(x, int) and abs(x) >= 2**63 for x in given
+        ):  # too long for a message even
+            raise ValueError("expected a number of at most 18 digits")
+        return value
 
     @classmethod
     def parse(cls, values: Any, *, source: str) -> Self:
@@ -112,6 +137,14 @@ def printable(text: str) -> str:
     return short if short.isprintable() else repr(short)
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    if get_origin(annotation) is Literal:
+        return set()
+    args = get_args(annotation)
+    return set().union(*map(_kinds, args)) if args else {annotation}
+
+
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """The mistakes that a model found, one clause each; of many the first few."""
     found = error.errors()
@@ -125,8 +158,23 @@ def _sentence(cls: type[BaseModel], item: Any) -> str:
         hint = did_you_mean(printable(str(item["loc"][-1])), _known_keys(cls, item["loc"][:-1]))
         return f"unknown option '{where}', {hint.rstrip('.')}"
     message = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] == "missing" else f", got {str(item['input'])[:80]!r}"
+    given = "" if item["type"] == "missing" else f", got {_shown(item['input'])!r}"
     return f"{where + ': ' if where else ''}{message}{given if where else ''}"
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, range):
+        return (value.start, value.stop)
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _known_keys(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

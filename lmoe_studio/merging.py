@@ -1,6 +1,5 @@
 """Merge a live blend and check what was written: reloaded, does it say what the blend says?"""
 
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.static import static_blends
+from lmoe_studio.whole import require_free, whole_folder
 
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog; SELECT 1; 2 + 2 = 4."
 
@@ -101,18 +101,14 @@ def _with_peft(base: PreTrainedModel, folder: Path) -> PeftModel:
 def _write_full(
     model: MixtureModel, tokenizer: PreTrainedTokenizerBase, merged: Merged, out: Path
 ) -> PreTrainedModel:
-    if out.exists():
-        raise StorageError(f"{out} is there already; choose another place, or remove it first.")
+    require_free(out)
     copy = plain_copy(model)
     add_to_base(copy, merged.adapter)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as making:
-            staged = Path(making) / "model"
+        with whole_folder(out) as staged:
             with no_bars():
                 copy.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
-            staged.rename(out)
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from None
     dtype = next(copy.parameters()).dtype

@@ -240,6 +240,7 @@ class Studio:
             DataError: the corpus cannot be read, or holds no text.
             ConfigError: the folder holds a run of another corpus, bank or options.
             StorageError: a part cannot be written.
+            OverflowedError: the model's numbers are not finite in one of the texts.
             PlanError: the plan does not fit this bank.
         """
         texts = _corpus(corpus, labels, text_column, label_column)
@@ -290,6 +291,7 @@ class Studio:
             DataError: the corpus cannot be read, or holds nothing to foretell.
             PlanError: a plan does not fit this bank.
             ConfigError: a plan has the name of one that is compared anyway.
+            OverflowedError: the model's scores are not finite in one of the texts.
         """
         texts = _corpus(corpus, labels, text_column, label_column)
         named, most = named_plans(plans or {}), _most_tokens(max_tokens)

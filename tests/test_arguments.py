@@ -6,7 +6,9 @@ import pytest
 import torch
 from tiny_models import make_tiny_studio
 
+from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ConfigError, LMoEError, PlanError, TextError
+from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.routing.plan import Override, RoutingPlan, Steps
 
 SQL = Override.solo("sql")
@@ -141,3 +143,26 @@ def test_a_plan_for_what_is_written_is_said_to_do_nothing_in_a_trace(studio):
         assert note.startswith("Override 2 (ban) holds for generated tokens only")
         assert not studio.check_plan(plan, max_new_tokens=8)
     assert not studio.check_plan(SQL)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (GenerationOptions, {"max_new_tokens": True}),
+        (GenerationOptions, {"seed": False}),
+        (GenerationOptions, {"temperature": True}),
+        (RouterSettings, {"top_k": True}),
+        (RouterSettings, {"kind": "blend", "blend": {"sql": True}}),
+    ],
+)
+def test_true_is_no_number(options, values):
+    with pytest.raises(ConfigError, match="expected a number, not true or false"):
+        options.parse(values, source="here")
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "seed", "top_k", "alternatives", "stop"])
+def test_a_number_of_thousands_of_digits_is_refused_in_a_sentence(studio, name):
+    with pytest.raises(ConfigError, match=name):
+        studio.generate("hello", **{name: 10**5000})
+    with pytest.raises(ConfigError, match="max_tokens"):
+        studio.trace("hello", max_tokens=-(10**5000))

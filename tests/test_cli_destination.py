@@ -35,6 +35,12 @@ def test_every_command_that_writes_looks_first(lmoe, tmp_path, command):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_folder_that_is_there_is_refused_before_anything_is_loaded(lmoe, tmp_path):
+    for command in (COMMANDS[-2], COMMANDS[-1]):
+        code, _, err = lmoe(*command[:-1], str(tmp_path))
+        assert (code, "is there already" in err) == (1, True)
+
+
 def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path):
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(StorageError, match="is a folder; give the name of a file"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lmoe_studio.causal.oracle import alone, oracle, usual_plans
 from lmoe_studio.causal.token_losses import token_losses
-from lmoe_studio.errors import ConfigError, DataError
+from lmoe_studio.errors import ConfigError, DataError, OverflowedError
 from lmoe_studio.mixture import MixtureModel, PlanArgument
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import needs_text
@@ -104,6 +104,8 @@ class CorpusEvaluator:
                 asked = [self._settled(plan, sequences) for plan in tried.values()]
                 losses = token_losses(self.model, sequences, asked, turn=self.turn)
                 for row, loss in zip(batch, losses, strict=True):
+                    if not loss.isfinite().all():
+                        raise OverflowedError(len(row.ids))
                     tally.add(row, loss.double().numpy())
                 read += sum(row.characters for row in batch)
                 on_progress(

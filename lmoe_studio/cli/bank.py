@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmoe_studio.cli.console import say, table_console, waiting
-from lmoe_studio.cli.destination import require_folder_place
+from lmoe_studio.cli.destination import require_new_folder
 from lmoe_studio.errors import ConfigError
 
 commands = typer.Typer()
@@ -42,7 +42,7 @@ def _import(
     scope = "module" if router == "arrow" else "layer"
     options = {"kind": router, "scope": scope, "temperature": temperature, "top_k": top_k}
     settings = RouterSettings.parse(options, source="router")
-    require_folder_place(out)
+    require_new_folder(out)
     with waiting() as tell:
         model = load_base(base, device="cpu", on_progress=tell)
         tell("Reading the adapters")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from lmoe_studio.errors import StorageError
+from lmoe_studio.whole import require_free
 
 
 def require_file_place(out: Path | None) -> None:
@@ -16,6 +17,7 @@ def require_file_place(out: Path | None) -> None:
         return
     if out.is_dir():
         raise StorageError(f"{out} is a folder; give the name of a file.")
+    require_folder_place(out.parent)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,6 +37,16 @@ def require_folder_place(out: Path) -> None:
         raise _unwritable(out, f"{there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise _unwritable(out, f"no permission to write in {there}")
+
+
+def require_new_folder(out: Path) -> None:
+    """Look whether a folder can be made.
+
+    Raises:
+        StorageError: it cannot, or something is there.
+    """
+    require_folder_place(out)
+    require_free(out)
 
 
 def _unwritable(out: Path, why: str) -> StorageError:

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from lmoe_studio.cli.console import messages, say, waiting
-from lmoe_studio.cli.destination import require_folder_place
+from lmoe_studio.cli.destination import require_new_folder
 from lmoe_studio.cli.options import Base, Device
 from lmoe_studio.cli.text_input import read_text
 from lmoe_studio.errors import ConfigError
@@ -48,7 +48,7 @@ def _merge(
         asked = dict(pairs)
         if len(asked) < len(pairs):
             raise ConfigError(f"--blend '{blend}' names an expert twice; give each one weight.")
-    require_folder_place(out)
+    require_new_folder(out)
     with waiting() as tell:
         studio = Studio.load(bank, base=base, device=device, on_progress=tell)
         tell("Merging")

@@ -25,11 +25,13 @@ def write_trace(trace: "RoutingTrace", out: Path) -> None:
     from analysis import routing_frame
     from analysis.spreadsheet import write_csv
     from lmoe_studio.tracing.files import save_trace
+    from lmoe_studio.whole import whole_file
 
     if out.suffix != ".csv":
         save_trace(trace, out)
         return
     try:
-        write_csv(routing_frame(trace), out)
+        with whole_file(out) as staged:
+            write_csv(routing_frame(trace), staged)
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from None

@@ -13,7 +13,6 @@ A folder is written beside its place and renamed into it, so it is there whole o
 import hashlib
 import json
 import re
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +29,7 @@ from lmoe_studio.experts.bank_folder import CARD, MANIFEST, BankFolder, read_tex
 from lmoe_studio.experts.places import find_bank
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.state import check_state
+from lmoe_studio.whole import whole_folder
 
 ROUTER = "router.safetensors"
 _UNTRAINED = {"routers": "untrained"}
@@ -99,17 +99,9 @@ def save_bank(
             raise BankError(
                 f"Expert name '{name[:80]}' cannot be a folder; use letters, digits, '.', '_', '-'."
             )
-    if folder.exists() and not overwrite:
-        raise StorageError(f"{folder} is there already; choose another place, or remove it first.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as making:
-            staged = Path(making) / "bank"
-            staged.mkdir()
+        with whole_folder(folder, overwrite=overwrite) as staged:
             _write(bank, staged, dtype, card)
-            if folder.exists():
-                folder.rename(Path(making) / "replaced")
-            staged.rename(folder)
     except OSError as error:
         raise StorageError(
             f"The bank could not be written to {folder}: {error.strerror or error}."

@@ -9,7 +9,6 @@ merges into its own averaged factors. Nothing here forms an update of the layer'
 
 import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -18,11 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lmoe_studio.arguments import whole_number
 from lmoe_studio.errors import BankError, ConfigError, StorageError, kind_of
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.adapter_config import MAX_RANK
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
+from lmoe_studio.whole import require_free, whole_folder
 
 Blend = Mapping[str, float]
 """Weight by expert; those not named have 0."""
@@ -64,16 +65,12 @@ def merge_blend(
         StorageError: the folder exists or cannot be written.
     """
     out = Path(out)
-    if out.exists():
-        raise StorageError(f"{out} is there already; choose another place, or remove it first.")
+    require_free(out)
     merged = merge_experts(bank, blend, rank=rank)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as making:
-            staged = Path(making) / "adapter"
+        with whole_folder(out) as staged:
             write_adapter(merged.adapter, staged, base=bank.base.id)
             (staged / "README.md").write_text(_card(bank, blend, merged), encoding="utf-8")
-            staged.rename(out)
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from None
     return merged
@@ -83,8 +80,8 @@ def merge_experts(
     bank: ExpertBank, blend: Blend | Sequence[Blend], *, rank: int | None = None
 ) -> Merged:
     """The adapter that does what a blend does; arguments and mistakes as for `merge_blend`."""
-    if rank is not None and not 1 <= rank <= MAX_RANK:
-        raise ConfigError(f"The rank of a merge lies between 1 and {MAX_RANK}, got {rank}.")
+    if rank is not None:
+        rank = whole_number(rank, "The rank of a merge", least=1, most=MAX_RANK)
     blends = [blend] if isinstance(blend, Mapping) else list(blend)
     for one in blends:
         _check(bank, one)
@@ -160,8 +157,9 @@ def _check(bank: ExpertBank, blend: Blend) -> None:
         bank.expert_index(name)
         if isinstance(weight, bool) or not isinstance(weight, Real):
             raise ConfigError(f"The weight of '{name}' is {kind_of(weight)}; expected a number.")
-        if not math.isfinite(weight) or abs(weight) > 100:
-            raise ConfigError(f"The weight of '{name}' is {weight:g}; expected a number up to 100.")
+        if not abs(weight) <= 100:  # true of NaN too
+            came = f"{weight:g}" if not abs(weight) > 1e300 else "too large"
+            raise ConfigError(f"The weight of '{name}' is {came}; expected a number up to 100.")
 
 
 def _block(module: str) -> int:

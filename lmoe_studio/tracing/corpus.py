@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.frames import routing_frame
-from lmoe_studio.errors import DataError
+from lmoe_studio.errors import DataError, OverflowedError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.mixing import RoutingRecord
 from lmoe_studio.mixture import MixtureModel
@@ -190,6 +190,9 @@ class CorpusTracer:
         modules = tuple(site.module for site in sites if site.module)
         token_ids = np.array(row.ids, np.int32)
         own = {name: None if a is None else a[index, :count] for name, a in arrays.items()}
+        for name in ("routing_weights", "contributions"):
+            if (kept := own[name]) is not None and not np.isfinite(kept).all():
+                raise OverflowedError(count)
         return _TracedText(
             run=run,
             experts=self.model.bank.expert_names,

@@ -10,13 +10,10 @@
 """
 
 import json
-import os
 import re
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Self
 
 import pandas as pd
@@ -25,6 +22,7 @@ import pyarrow.parquet as pq
 
 from lmoe_studio.errors import ConfigError, StorageError
 from lmoe_studio.plain_data import read_json
+from lmoe_studio.whole import require_name, whole_file
 
 MANIFEST = "_manifest.json"  # readers of Parquet folders pass over names with an underscore
 _KEY = b"lmoe_part"
@@ -120,6 +118,7 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
             f"A run is named with letters, digits, '.', '_' and '-', a letter first, not {run!r}."
         )
     try:
+        require_name(out)
         _refuse_foreign(out)
         others = runs_in(out)
         if run is None:
@@ -137,7 +136,8 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
                 )
             return folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / MANIFEST, json.dumps(config, indent=2, ensure_ascii=False).encode())
+        with whole_file(folder / MANIFEST) as staged:
+            staged.write_bytes(json.dumps(config, indent=2, ensure_ascii=False).encode())
     except OSError as error:
         raise StorageError(f"{out} cannot be used: {error.strerror or error}.") from None
     return folder
@@ -146,18 +146,15 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
 def write_part(path: Path, table: pa.Table, counts: PartCounts) -> None:
     """Write a part whole or not at all."""
     metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(asdict(counts)).encode()}
-    staged = _staged(path)
     try:
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            staged,
-            compression="zstd",
-            row_group_size=2**20,
-        )
-        _settle(staged, path)
+        with whole_file(path) as staged:
+            pq.write_table(
+                table.replace_schema_metadata(metadata),
+                staged,
+                compression="zstd",
+                row_group_size=2**20,
+            )
     except OSError as error:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
         finished = len(list(path.parent.glob("part-*.parquet")))
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}. The {finished} finished parts "
@@ -172,24 +169,6 @@ def counts_of(path: Path) -> PartCounts | None:
         return PartCounts(**read_json(metadata[_KEY]))
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all."""
-    staged = _staged(path)
-    staged.write_bytes(content)
-    _settle(staged, path)
-
-
-def _staged(path: Path) -> Path:
-    """A name of its own, as two processes may write the same part: the last, equal one stays."""
-    return path.with_name(f"_{path.name}.{token_hex(4)}.tmp")
-
-
-def _settle(staged: Path, path: Path) -> None:
-    with staged.open("rb+") as file:
-        os.fsync(file.fileno())
-    staged.replace(path)
 
 
 def _refuse_foreign(out: Path) -> None:

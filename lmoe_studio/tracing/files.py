@@ -20,6 +20,7 @@ from analysis.frames import routing_frame
 from lmoe_studio.errors import StorageError
 from lmoe_studio.plain_data import read_json
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
+from lmoe_studio.whole import whole_file
 
 _KEY = "lmoe_trace"
 _CELLS = {
@@ -49,16 +50,18 @@ def save_trace(trace: RoutingTrace, path: Path | str) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        match path.suffix:
-            case ".parquet":
-                _save_parquet(trace, path)
-            case ".safetensors":
-                arrays = {name: value for name, value in _arrays(trace).items() if value.size}
-                save_file(arrays, path, metadata={_KEY: json.dumps(_plain(trace))})
-            case other:
-                raise StorageError(
-                    f"A trace is saved as .parquet or .safetensors, not '{other}' ({path.name})."
-                )
+        with whole_file(path) as staged:
+            match path.suffix:
+                case ".parquet":
+                    _save_parquet(trace, staged)
+                case ".safetensors":
+                    arrays = {name: value for name, value in _arrays(trace).items() if value.size}
+                    save_file(arrays, staged, metadata={_KEY: json.dumps(_plain(trace))})
+                case other:
+                    raise StorageError(
+                        f"A trace is saved as .parquet or .safetensors, not '{other}' "
+                        f"({path.name})."
+                    )
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path

@@ -10,6 +10,7 @@ from lmoe_studio.errors import StorageError
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.study import Section, Study
 from lmoe_studio.version import __version__
+from lmoe_studio.whole import whole_file
 
 MOST_ROWS = 300
 """Rows of a table that the report shows; the exports hold all."""
@@ -43,7 +44,8 @@ def write_report(study: Study, path: Path | str) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(report_html(study), encoding="utf-8")
+        with whole_file(path) as staged:
+            staged.write_text(report_html(study), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path

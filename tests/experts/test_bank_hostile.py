@@ -362,7 +362,7 @@ def test_what_is_no_place_is_no_bank(place):
         load_bank(place)
 
 
-def test_values_that_overflow_are_said_and_no_empty_text_is_written():
+def test_values_that_overflow_are_said_and_no_empty_text_is_written(tmp_path):
     """Finite values of a size that passes alone can overflow together, deep in the model."""
     base = make_tiny_base()
     with torch.no_grad():
@@ -373,3 +373,10 @@ def test_values_that_overflow_are_said_and_no_empty_text_is_written():
             studio.generate("hello", max_new_tokens=3, **options)
     with pytest.raises(LMoEError, match="no finite scores"):
         studio.trace("hello")
+    texts = ["hello", "a longer text", "x"]
+    with pytest.raises(LMoEError, match="no finite scores"):
+        studio.evaluate(texts)
+    for options in ({}, {"contributions": True}):
+        with pytest.raises(LMoEError, match="no finite scores"):
+            studio.trace_corpus(texts, out=tmp_path, **options)
+    assert not list(tmp_path.rglob("*.parquet"))

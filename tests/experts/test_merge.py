@@ -140,7 +140,7 @@ def test_merging_leaves_the_live_model_as_it_was(tmp_path):
         ({"sql": 1e9}, {}, ConfigError, "expected a number up to 100"),
         ({"sql": 0.0}, {}, ConfigError, "All weights of the blend are zero"),
         ({}, {}, ConfigError, "All weights of the blend are zero"),
-        ({"sql": 1.0}, {"rank": 0}, ConfigError, "between 1 and 1024, got 0"),
+        ({"sql": 1.0}, {"rank": 0}, ConfigError, "rank of a merge is 0; expected a whole number from 1 to 1,024"),
         (RoutingPlan([Override.solo("sql", tokens="generated")]), {}, PlanError, "some tokens only"),
         (RoutingPlan([Override.ban("sql")]), {}, PlanError, "leaves weights to the router"),
         (RoutingPlan(), {}, PlanError, "leaves weights to the router"),
