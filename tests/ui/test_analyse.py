@@ -190,7 +190,8 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
         "getComputedStyle(document.querySelector('#answer-usage_by_layer .modebar')).opacity === '1'"
     )
     bar, legend, marks = (
-        plot.locator(each).first.bounding_box() for each in (".modebar-group", ".legend", ".barlayer")
+        plot.locator(each).first.bounding_box()
+        for each in (".modebar-group", ".legend", ".barlayer")
     )
     assert bar["y"] + bar["height"] <= min(legend["y"], marks["y"]) + 1
     assert "max_share" in tab.inner_text("#answer-health")
