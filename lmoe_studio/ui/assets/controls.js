@@ -29,7 +29,9 @@ function makeToolbar(view, act, recolour) {
   const layer = make("div", "control layer");
   layer.append(make("span", "", "Layer"), slider, number, all);
   const intensity = labelled("Intensity", gain);
-  node.append(labelled("Colour by", colour), layer, intensity, reset, glyphs);
+  const strength = make("div", "control"); // one piece, so that its reset never begins a row
+  strength.append(intensity, reset);
+  node.append(labelled("Colour by", colour), layer, strength, glyphs);
 
   function build() {
     const group = make("optgroup");
