@@ -31,7 +31,8 @@ def build_sidebar(source: StudioSource) -> Sidebar:
         )
         bank = gr.Dropdown(
             label="Load another bank",
-            info="A name from the list, or the path of a bank folder.",
+            info="A name from the list, or the path of a bank folder. Of your own PEFT adapters, "
+            "lmoe import --expert NAME=FOLDER --out BANK makes one.",
             choices=[],
             allow_custom_value=True,
             elem_id="bank-name",

@@ -18,7 +18,7 @@ from lmoe_studio.ui.traces import TraceStore
 
 _FIRST_STEPS = (
     "Write a text above, or take an example.",
-    "Press Trace: one pass through the model records how every token was routed.",
+    "Press Trace: the model reads the text once and records how every token was routed.",
     "Select tokens and layers here to see which experts were mixed, and how much.",
 )
 
