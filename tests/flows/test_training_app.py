@@ -36,14 +36,15 @@ VERSE = "\n\n".join(
     for what, thing in (("What hour is it?", "night"), ("Speak low, they come.", "watch"))
 )
 SMALLEST = {
-    "steps": 60, "sequence_length": 32, "rank": 2, "batch_size": 2, "held_out_sequences": 1,
-    "eval_sequences": 1, "eval_every": 30, "checkpoint_every": 2,
+    "steps": 24, "sequence_length": 32, "rank": 2, "batch_size": 2, "held_out_sequences": 1,
+    "eval_sequences": 1, "eval_every": 12, "checkpoint_every": 2,
 }  # fmt: skip
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LMOE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests have the other cores
     yield tmp_path / "home"
     for job in Jobs(tmp_path / "home").list():
         if job.is_live and job.pid:
@@ -82,7 +83,7 @@ def a_page(address, **options):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
         page = browser.new_page(viewport={"width": 1400, "height": 1000}, **options)
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(180_000)
         page.goto(address)
         yield page
         browser.close()
@@ -123,7 +124,7 @@ def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, app
         page.wait_for_selector("#job-head .job.interrupted")
         page.click("[data-act=resume]")
         page.wait_for_selector("#job-head .job.running")
-        page.wait_for_selector("#job-head .job.done", timeout=300_000)
+        page.wait_for_selector("#job-head .job.done", timeout=900_000)
         assert jobs.get(job.id).state is JobState.DONE
         assert "going on after step" in page.inner_text("#job-details pre")
         page.wait_for_selector("#job-loss svg path")
