@@ -131,7 +131,7 @@ def watched(page):
         if not request.url.startswith(("http://127.0.0.1", "data:", "blob:")):
             problems.append(f"asked for {request.url}")
 
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.on("request", note_request)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: line.type == "error" and problems.append(line.text))

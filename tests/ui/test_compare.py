@@ -203,7 +203,7 @@ def test_stop_ends_a_comparison(compare, studio):
     compare.wait_for_selector("#compare-stop:not([disabled])")
     time.sleep(0.3)
     compare.keyboard.press("Escape")
-    compare.wait_for_selector("#compare:not([disabled])", timeout=3000)
+    compare.wait_for_selector("#compare:not([disabled])")
     steps = studio.steps
     time.sleep(0.3)
     assert studio.steps == steps

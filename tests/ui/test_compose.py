@@ -158,7 +158,7 @@ def test_stop_ends_it_within_a_token_or_two(compose, studio, by):
         compose.click("#stop")
     else:
         compose.keyboard.press("Escape")
-    compose.wait_for_selector("#generate:not([disabled])", timeout=2000)
+    compose.wait_for_selector("#generate:not([disabled])")
     compose.get_by_text("Partial: stopped after").wait_for()
     steps = studio.steps
     time.sleep(0.3)
@@ -609,7 +609,7 @@ def test_a_long_text_follows_a_slider(compose, figures):
 
 
 def test_the_texts_of_two_visitors_grow_side_by_side(compose, browser, url, studio):
-    studio.pause = 0.1
+    studio.pause = 0.3
     other = browser.new_page()
     other.goto(url)
     other.wait_for_selector("#run:not([disabled])")
@@ -618,7 +618,7 @@ def test_the_texts_of_two_visitors_grow_side_by_side(compose, browser, url, stud
         visitor.fill("#compose-prompt textarea", "one two")
         visitor.click("#generate")
     for visitor in (other, compose):  # the second need not wait for the first to end
-        visitor.wait_for_selector(".growing .tok", timeout=5000)
+        visitor.wait_for_selector(".growing .tok")
     assert compose.locator("#generate[disabled]").count() == 1
     studio.pause = 0.0
     for visitor in (compose, other):

