@@ -103,8 +103,9 @@ def _find(pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
     The limit of `regex` counts what all threads of the process compute. A search that it ends
     before this thread has had its own seconds is begun again with twice as many.
     """
-    limit, began = _SECONDS, time.thread_time()
+    limit = _SECONDS
     while True:
+        began = time.thread_time()
         try:
             spans = [match.span() for match in pattern.finditer(text, timeout=limit)]
         except TimeoutError:

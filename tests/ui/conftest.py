@@ -3,6 +3,7 @@
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -139,6 +140,14 @@ def watched(page):
     return page, problems
 
 
+def forget(visitor, address):
+    """What pages of this address kept is gone; none may be open, for its scripts would keep on."""
+    page = visitor.new_page()
+    page.goto(urljoin(address, "/theme.css"))  # of the same origin, and without scripts
+    page.evaluate("localStorage.clear()")
+    page.close()
+
+
 def visit(page, address, *, ready=True):
     page.goto(address)
     if ready:
@@ -159,9 +168,11 @@ def open_page(visitor, serving):
         return visit(page, address, ready=ready)
 
     yield open_at
+    addresses = {page.url for page, _ in opened}
     for page, _ in opened:
-        page.evaluate("localStorage.clear()")
         page.close()
+    for address in addresses:
+        forget(visitor, address)
     assert not [problem for _, problems in opened for problem in problems]
 
 
@@ -178,7 +189,8 @@ def page(shared_page, url):
     page, problems = shared_page
     visit(page, url)
     yield page
-    page.evaluate("localStorage.clear()")
+    page.goto("about:blank")
+    forget(page.context, url)
     seen = problems[:]
     problems.clear()
     assert not seen
