@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmoe_studio.experts.merge import merge_blend
     from lmoe_studio.generation.comparison import Comparison
     from lmoe_studio.generation.text import Generation
+    from lmoe_studio.importing import import_adapters
     from lmoe_studio.jobs.job import Job, JobState
     from lmoe_studio.jobs.jobs import Jobs
     from lmoe_studio.mixture import MixtureModel
@@ -62,6 +63,7 @@ _HOME = {
     "Studio": "studio",
     "TextMatch": "routing.plan",
     "TrainingConfig": "training.config",
+    "import_adapters": "importing",
     "load_bank": "experts.files",
     "load_trace": "tracing.files",
     "merge_blend": "experts.merge",
@@ -91,6 +93,7 @@ __all__ = [
     "TextMatch",
     "TrainingConfig",
     "__version__",
+    "import_adapters",
     "load_bank",
     "load_trace",
     "merge_blend",

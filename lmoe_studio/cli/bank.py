@@ -30,28 +30,16 @@ def _import(
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts a token.")] = None,
 ) -> None:
     """Make a bank of PEFT LoRA adapters; it routes at once, without training."""
-    from lmoe_studio.base_models import load_base
-    from lmoe_studio.config import RouterSettings
-    from lmoe_studio.experts.bank import ExpertBank
-    from lmoe_studio.experts.files import save_bank
-    from lmoe_studio.mixture import MixtureModel
+    from lmoe_studio.importing import import_adapters, import_router
 
     folders = dict(_name_and_folder(item) for item in expert)
     if len(folders) < len(expert):
         raise ConfigError("--expert: two experts have the same name; give each its own.")
-    scope = "module" if router == "arrow" else "layer"
-    options = {"kind": router, "scope": scope, "temperature": temperature, "top_k": top_k}
-    settings = RouterSettings.parse(options, source="router")
+    settings = import_router(router, temperature=temperature, top_k=top_k)
     require_new_folder(out)
     with waiting() as tell:
-        model = load_base(base, device="cpu", on_progress=tell)
-        tell("Reading the adapters")
-        bank = ExpertBank.from_adapters(
-            folders, base=model.identity, name=out.name, router=settings
-        )
-        MixtureModel(model.model, bank)  # whatever does not fit says so here
-    save_bank(bank, out)
-    say(f"Wrote {out}: {len(folders)} experts, {bank.router} router.")
+        import_adapters(folders, out, base=base, router=settings, on_progress=tell)
+    say(f"Wrote {out}: {len(folders)} experts, {settings} router.")
 
 
 @commands.command("inspect", epilog="Example: `lmoe inspect demo --json`")

@@ -3,7 +3,7 @@
 Plain data on the CPU. `attach.py` puts it beside a model, `files.py` on disk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -73,7 +73,7 @@ class ExpertBank:
         for expert, folder in adapters.items():
             adapter = read_adapter(folder, base.linear_shapes)
             experts.append(Expert(expert, adapter))
-        _refuse_mixed_bases(experts)
+        require_one_base(experts)
         settings = router or RouterSettings(kind="arrow", scope="module")
         return cls(name, base, tuple(experts), settings)
 
@@ -105,7 +105,8 @@ class ExpertBank:
         return replace(self, router=router, router_state=state or {})
 
 
-def _refuse_mixed_bases(experts: list[Expert]) -> None:
+def require_one_base(experts: Iterable[Expert]) -> None:
+    """Raises AdapterError where adapters name different base models."""
     named = {expert.adapter.base: expert.name for expert in experts if expert.adapter.base}
     if len(named) > 1:
         pairs = ", ".join(f"'{expert}' for {base}" for base, expert in named.items())
