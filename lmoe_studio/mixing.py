@@ -1,6 +1,7 @@
 """What one forward pass carries along: its call, and the weights that its bank layers ask for."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import cast
 
@@ -74,6 +75,8 @@ class Current(CurrentMixing):
     """What this thread is in the middle of."""
 
     call: Call | None = None
+    opened: AbstractContextManager[Call] | None = None
+    """The same, where a pass of the base model itself began it."""
 
 
 class BlockMixing:

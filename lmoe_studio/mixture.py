@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.errors import AdapterError, LMoEError, PlanError
+from lmoe_studio.errors import AdapterError, LMoEError, PlanError, TextError
 from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
@@ -125,6 +125,7 @@ class MixtureModel(nn.Module):
             detach_bank(base)
             raise
         self._hooks = [self._hook(index, block) for index, block in enumerate(blocks)]
+        self._hooks += self._hook_base()
         self.num_layers = len(blocks)
         self.folded: FoldedBlend | None = None
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
@@ -164,7 +165,7 @@ class MixtureModel(nn.Module):
                 folded into the weights, and other weights or contributions are asked for.
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        tokens = _token_batch(input_ids, attention_mask, steps, past)
+        tokens = token_batch(input_ids, attention_mask, steps, past)
         return self.run_pass(
             tokens,
             attention_mask,
@@ -208,6 +209,49 @@ class MixtureModel(nn.Module):
             PlanError: a blend is folded into the weights, and other weights or contributions are
                 asked for.
         """
+        routed = self.routed(
+            tokens,
+            plan=plan,
+            routing_weights=routing_weights,
+            record=record,
+            contributions=contributions,
+        )
+        with routed as call:
+            output = self.base(
+                input_ids=tokens.ids,
+                attention_mask=attention_mask,
+                # Where nothing is padded the base knows them, and need not look for packed texts.
+                position_ids=None if attention_mask is None else tokens.positions,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+            )
+        return MixtureOutput(output.logits, output.past_key_values, call.record())
+
+    @contextmanager
+    def routed(
+        self,
+        tokens: TokenBatch,
+        *,
+        plan: CompiledPlan | None = None,
+        routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
+        embeddings: Float[Tensor, "batch seq d_in"] | None = None,
+        record: bool = False,
+        contributions: bool = False,
+    ) -> Iterator[Call]:
+        """Inside, one pass of the base model over these tokens, by this thread, mixes the experts in.
+
+        Args:
+            tokens: of the pass.
+            plan: see `run_pass`, like the rest.
+            routing_weights: weights to apply.
+            embeddings: of the tokens, where the base is not given their ids.
+            record: the call that is yielded is asked for its `record()` afterwards.
+            contributions: with `record`, also how much each expert added.
+
+        Raises:
+            PlanError: as in `run_pass`.
+        """
         if self.folded is not None:
             self._refuse_while_folded(
                 plan is not None or routing_weights is not None, record and contributions
@@ -223,19 +267,11 @@ class MixtureModel(nn.Module):
         )
         is_idle = self.folded is not None and not record  # then nobody needs to know the routing
         if self.bank.router.scope == "shared" and not is_idle:
-            embeddings = self.base.get_input_embeddings()(tokens.ids)
+            if embeddings is None:
+                embeddings = self.base.get_input_embeddings()(tokens.ids)
             call.shared = self.routers[0](embeddings, tokens)
         with nullcontext() if is_idle else self._calling(call):
-            output = self.base(
-                input_ids=tokens.ids,
-                attention_mask=attention_mask,
-                # Where nothing is padded the base knows them, and need not look for packed texts.
-                position_ids=None if attention_mask is None else tokens.positions,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
-            )
-        return MixtureOutput(output.logits, output.past_key_values, call.record())
+            yield call
 
     def compile_plan(
         self, plan: PlanLike | PlanArgument, tokens: TokenBatch, *, roomy: bool = False
@@ -386,6 +422,25 @@ class MixtureModel(nn.Module):
         enter = partial(self._enter, layer)  # a copy of the model gets one of its own
         return block.register_forward_pre_hook(enter, with_kwargs=True)
 
+    def _hook_base(self) -> list[Any]:
+        """A pass that somebody asks of the base model itself has the experts mixed in, too."""
+        return [
+            self.base.register_forward_pre_hook(self._open, with_kwargs=True),
+            self.base.register_forward_hook(self._close, always_call=True),
+        ]
+
+    def _open(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._current.call is not None or self.folded is not None:
+            return
+        call = self.routed(tokens_of_pass(args, kwargs), embeddings=kwargs.get("inputs_embeds"))
+        call.__enter__()
+        self._current.opened = call
+
+    def _close(self, *_: Any) -> None:
+        call, self._current.opened = self._current.opened, None
+        if call is not None:
+            call.__exit__(None, None, None)
+
     def _enter(
         self, layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -473,9 +528,28 @@ def _own_copy(tensor: Tensor) -> Tensor:
     return whole_tensor(tensor).float().cpu().clone()
 
 
-def _token_batch(
+def tokens_of_pass(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TokenBatch:
+    """The tokens of a pass, from what a model of transformers is called with.
+
+    Raises:
+        TextError: it is given neither ids nor embeddings.
+    """
+    ids = args[0] if args else kwargs.get("input_ids")
+    embeddings = kwargs.get("inputs_embeds")
+    if ids is None and embeddings is None:
+        raise TextError("The model is called without input_ids; give the ids of a text's tokens.")
+    if ids is None:  # the routers read hidden states; nobody here asks for the ids
+        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+    mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+    past = cache.get_seq_length() if cache is not None else 0
+    is_padding_mask = isinstance(mask, Tensor) and mask.ndim == 2
+    return token_batch(ids, mask if is_padding_mask else None, None, past)
+
+
+def token_batch(
     ids: Tensor, attention_mask: Tensor | None, steps: Tensor | None, past: int
 ) -> TokenBatch:
+    """The tokens of a pass after `past` cached ones; all are of a prompt where `steps` is None."""
     seq = ids.shape[1]
     if attention_mask is None:
         positions = torch.arange(past, past + seq, device=ids.device).expand_as(ids)

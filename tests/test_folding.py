@@ -191,7 +191,8 @@ def test_module_routers_are_heard_while_folded_only_in_their_own_call():
     with studio.fold(BLEND):
         studio.trace("hello")
         hooks = [m for m in studio.model.base.modules() if m._forward_pre_hooks]
-        assert [type(m).__name__ for m in hooks] == ["LlamaDecoderLayer"] * 3
+        heard = [type(m).__name__ for m in hooks if m is not studio.model.base]
+        assert heard == ["LlamaDecoderLayer"] * 3
 
 
 def test_a_fold_is_of_the_thread_that_asked_for_it():

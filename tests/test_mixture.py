@@ -14,7 +14,7 @@ from tiny_models import (
 from tolerances import ONE_PASS, of_gradient
 
 from lmoe_studio.config import RouterSettings
-from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError
+from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError, TextError
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
@@ -306,7 +306,23 @@ def test_nothing_of_a_forward_pass_outlives_it(ids):
         run(model, ids + 1000)  # outside the vocabulary
     assert model._current.call is None
     assert model._current.mixing is None
-    assert torch.equal(model.base(ids).logits, make_tiny_base()(ids).logits)
+    with pytest.raises(IndexError):
+        model.base(ids + 1000)
+    assert model._current.call is None
+
+
+def test_the_base_itself_runs_with_its_experts_until_they_are_detached(ids):
+    model = mixture()
+    routed = run(model, ids).logits
+    assert torch.equal(model.base(ids).logits, routed)
+    assert torch.equal(
+        model.base(inputs_embeds=model.base.get_input_embeddings()(ids)).logits, routed
+    )
+    written = model.base.generate(ids, max_new_tokens=4, do_sample=False)
+    assert torch.equal(written[:, ids.shape[1]], routed[:, -1].argmax(dim=-1))
+    with pytest.raises(TextError, match="without input_ids"):
+        model.base()
+    assert torch.equal(model.detach()(ids).logits, make_tiny_base()(ids).logits)
 
 
 def test_a_bank_of_another_base_is_refused_and_nothing_changes():
