@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from lmoe_studio.architecture import context_length, linear_shape, loader_of
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import BaseModelError, StorageError
 from lmoe_studio.home import cache_folder
@@ -77,7 +78,7 @@ class BaseModel:
     @property
     def context_length(self) -> int:
         """How many tokens the model can read."""
-        return int(self.model.config.max_position_embeddings)
+        return context_length(self.model)
 
 
 def load_base(
@@ -144,9 +145,9 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     digest = hashlib.sha256(json.dumps([kind, shapes]).encode()).hexdigest()
     linears = {
-        name: (module.out_features, module.in_features)
+        name: shape
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if (shape := linear_shape(module)) is not None
     }
     return BaseIdentity(base, digest, linears)
 
@@ -320,12 +321,18 @@ def _load_model(
     config = None
     try:
         config = AutoConfig.from_pretrained(source)
+        loader = loader_of(base, config)
         options = loading_options(config, quantize, dtype, device)
         with no_bars():  # of tensors read; a download from the hub still shows its own
-            model = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=dtype, use_safetensors=True, **options
+            model, found = loader.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, BaseModelError):
         raise
     except Exception as error:  # a damaged file brings any kind
         method = quantisation_method(config)
@@ -335,8 +342,20 @@ def _load_model(
             f"The base model '{base}' is quantised with {method} and could not be loaded: "
             f"{_first_line(error)}"
         ) from None
+    _require_all_weights(base, found["missing_keys"])
     settle_quantised(model)
     return model
+
+
+def _require_all_weights(base: str, missing: Collection[str]) -> None:
+    """Refuse what transformers fills with random numbers: every load would be another model."""
+    if missing:
+        first = ", ".join(sorted(missing)[:3])
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        raise BaseModelError(
+            f"The base model '{base}' has no weights for {first}{more}, which would be random; save "
+            "the whole language model (AutoModelForCausalLM) and give that."
+        )
 
 
 def _why_not_loaded(base: str, error: Exception, what: str = "causal language model") -> str:

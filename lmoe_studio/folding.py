@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lmoe_studio.architecture import weight_is_transposed
 from lmoe_studio.errors import PlanError
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraFactors
@@ -80,6 +81,7 @@ def _stand_in(layer: LoRABankLinear, update: LoraFactors | None) -> nn.Module:
         )
     weight = linear.get_parameter("weight")
     added = (update.b @ update.a).to(torch.float32).to(weight.device)
+    added = added.T if weight_is_transposed(linear) else added
     stand_in = copy.copy(linear)
     stand_in._parameters = dict(linear._parameters)
     stand_in.weight = nn.Parameter((weight.float() + added).to(weight.dtype), requires_grad=False)

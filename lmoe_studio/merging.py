@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.base_models import no_bars
@@ -86,7 +86,7 @@ def merge_and_check(
 def plain_copy(model: MixtureModel) -> PreTrainedModel:
     """The base model once more, without the bank, frozen."""
     config = model.base.config
-    copy = AutoModelForCausalLM.from_config(config, dtype=next(model.base.parameters()).dtype)
+    copy = type(model.base)._from_config(config, dtype=next(model.base.parameters()).dtype)
     copy.load_state_dict(model.base_state())
     nn.Module.to(copy, next(model.base.parameters()).device)
     return copy.eval().requires_grad_(False)
@@ -113,7 +113,7 @@ def _write_full(
         raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from None
     dtype = next(copy.parameters()).dtype
     with no_bars():
-        reloaded = AutoModelForCausalLM.from_pretrained(out, dtype=dtype, use_safetensors=True)
+        reloaded = type(copy).from_pretrained(out, dtype=dtype, use_safetensors=True)
     nn.Module.to(reloaded, next(copy.parameters()).device)
     return reloaded.eval()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmoe_studio.config import Composition
+from lmoe_studio.errors import BaseModelError
 from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
 from lmoe_studio.experts.layout import RankLayout, RankWeights
+from lmoe_studio.experts.rows import TokenRows
 from lmoe_studio.routing.apply import CompiledPlan
 from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
 
@@ -96,7 +99,8 @@ class BlockMixing:
         self._weights = weights
         self._route = route
         self._site = site
-        self._expanded: dict[RankLayout, RankWeights] = {}  # most layers of a block share a layout
+        # Most layers of a block share a layout, and read one row a token.
+        self._expanded: dict[tuple[RankLayout, TokenRows], RankWeights] = {}
         self._read: dict[SharedInput, _Reading] = {}
 
     def fresh(self) -> "BlockMixing":
@@ -104,25 +108,38 @@ class BlockMixing:
         return BlockMixing(self._call, self._weights, self._route, self._site)
 
     def mixed(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
-        mixed = self._part(layer, x)
+        rows = self._rows(layer, x)
+        mixed = self._part(layer, x, rows)
         if self._route is not None:
             expanded = layer.layout.expand(self.weights(layer, x), self._call.composition)
             mixed = layer.layout.mix(mixed, expanded)
         squares = self._call.squares
         if squares is not None:
-            norms = layer.update_norms(mixed).view(*x.shape[:-1], -1)
+            norms = rows.gather(layer.update_norms(mixed))
             seen = squares.get(self._site)
             squares[self._site] = norms if seen is None else seen + norms
         return mixed
 
     def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+        rows = self._rows(layer, x)
         if self._route is not None:
-            self._site, weights = self._route(self._call, layer, x)
-            return weights
+            self._site, weights = self._route(self._call, layer, rows.first(x))
+            return rows.spread(weights)
         assert self._weights is not None
-        return self._weights
+        return rows.spread(self._weights)
 
-    def _part(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
+    def _rows(self, layer: LoRABankLinear, x: Tensor) -> TokenRows:
+        batch, seq = self._call.tokens.ids.shape
+        rows = TokenRows.of(x, batch, seq)
+        if rows is None:
+            raise BaseModelError(
+                f"{layer.name} of this base model reads {list(x.shape)} in a pass over {batch} texts of "
+                f"{seq} tokens, so that nobody can tell which row is of which token; leave that "
+                f"layer out (leave_out, --leave-out {layer.name.rsplit('.', 1)[-1]})."
+            )
+        return rows
+
+    def _part(self, layer: LoRABankLinear, x: Tensor, rows: TokenRows) -> Tensor:
         """This layer's part of what is computed once for all readers of `x`.
 
         Weighted already, unless each layer has weights of its own.
@@ -130,7 +147,9 @@ class BlockMixing:
         source = layer.source
         reading = self._read.get(source)
         if reading is None or reading.x is not x:
-            parts = source.project(x) if self._route else source.mix(x, self._expand)
+            parts = (
+                source.project(x) if self._route else source.mix(x, partial(self._expand, rows))
+            )
             if len(parts) == 1:
                 return parts[0]
             reading = self._read[source] = _Reading(x, parts, len(parts))
@@ -139,12 +158,12 @@ class BlockMixing:
             del self._read[source]  # so that nothing outlives its last reader
         return reading.parts[layer.place]
 
-    def _expand(self, layout: RankLayout) -> RankWeights:
-        found = self._expanded.get(layout)
+    def _expand(self, rows: TokenRows, layout: RankLayout) -> RankWeights:
+        found = self._expanded.get((layout, rows))
         if found is None:
             assert self._weights is not None
-            found = layout.expand(self._weights, self._call.composition)
-            self._expanded[layout] = found
+            found = layout.expand(rows.spread(self._weights), self._call.composition)
+            self._expanded[layout, rows] = found
         return found
 
 

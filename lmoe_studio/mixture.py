@@ -18,8 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from lmoe_studio.architecture import decoder_blocks, hidden_width
+from lmoe_studio.base_pass import cache_length, run_base
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError, TextError
-from lmoe_studio.experts.attach import attach_bank, block_of, decoder_blocks, detach_bank
+from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraAdapter
@@ -164,8 +166,7 @@ class MixtureModel(nn.Module):
             PlanError: the plan does not fit this bank, or there is not one a row; or a blend is
                 folded into the weights, and other weights or contributions are asked for.
         """
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        tokens = token_batch(input_ids, attention_mask, steps, past)
+        tokens = token_batch(input_ids, attention_mask, steps, cache_length(past_key_values))
         return self.run_pass(
             tokens,
             attention_mask,
@@ -217,16 +218,15 @@ class MixtureModel(nn.Module):
             contributions=contributions,
         )
         with routed as call:
-            output = self.base(
-                input_ids=tokens.ids,
-                attention_mask=attention_mask,
-                # Where nothing is padded the base knows them, and need not look for packed texts.
-                position_ids=None if attention_mask is None else tokens.positions,
-                past_key_values=past_key_values,
+            output = run_base(
+                self.base,
+                tokens,
+                attention_mask,
+                cache=past_key_values,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
             )
-        return MixtureOutput(output.logits, output.past_key_values, call.record())
+        return MixtureOutput(output.logits, output.cache, call.record())
 
     @contextmanager
     def routed(
@@ -387,8 +387,11 @@ class MixtureModel(nn.Module):
         embeddings = next(self.base.get_input_embeddings().parameters())
         modules = [site.module for site in self.sites]
         places = [self.bank_layers[m].lora_a if m else embeddings for m in modules]
+        scope = self.bank.router.scope
+        width = hidden_width(self.base) if scope == "layer" else embeddings.shape[1]
         widths = {
-            key: place.shape[1] for key, place in zip(self._router_keys(), places, strict=False)
+            key: self.bank_layers[module].lora_a.shape[1] if module else width
+            for key, module in zip(self._router_keys(), modules, strict=False)
         }
         if self.bank.router_state or not may_be_new:
             check_state(
@@ -446,7 +449,9 @@ class MixtureModel(nn.Module):
     ) -> None:
         if self._current.call is not None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            self._current.mixing = self._mix(self._current.call, layer, hidden)
+            # Several streams of each text, `[stream, batch, seq, d]`: the first is the text itself.
+            one = hidden[0] if hidden.ndim > 3 else hidden
+            self._current.mixing = self._mix(self._current.call, layer, one)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """What `to` goes through; the routers stay in float32."""
@@ -541,7 +546,7 @@ def tokens_of_pass(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TokenBatch
     if ids is None:  # the routers read hidden states; nobody here asks for the ids
         ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
     mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-    past = cache.get_seq_length() if cache is not None else 0
+    past = cache_length(kwargs.get("cache_params") if cache is None else cache)
     is_padding_mask = isinstance(mask, Tensor) and mask.ndim == 2
     return token_batch(ids, mask if is_padding_mask else None, None, past)
 

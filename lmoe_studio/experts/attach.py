@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from lmoe_studio.architecture import linear_shape
 from lmoe_studio.errors import BaseMismatchError, BaseModelError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import (
@@ -88,26 +89,6 @@ def detach_bank(model: nn.Module) -> None:
             model.set_submodule(name, module.base)
 
 
-def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Path and list of the decoder blocks: the outermost list as long as the config says.
-
-    Raises:
-        BaseModelError: the model has no such list.
-    """
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    if not lists:
-        raise BaseModelError(
-            f"{type(model).__name__} shows no list of {count} decoder blocks; L-MoE Studio routes "
-            "decoder-only language models in the manner of Llama."
-        )
-    return min(lists, key=lambda item: item[0].count("."))
-
-
 def block_of(module: str, blocks: str) -> int | None:
     """Index of the decoder block that a module path lies in; None for one outside all blocks."""
     match = re.match(rf"{re.escape(blocks)}\.(\d+)\.", module)
@@ -125,7 +106,7 @@ def _linear(model: nn.Module, name: str, bank: ExpertBank) -> nn.Module:
     if isinstance(linear, LoRABankLinear):
         raise BaseModelError("This base model has a bank attached already; detach that one first.")
     expected = next(e.adapter.factors[name] for e in bank.experts if name in e.adapter.factors)
-    came = (getattr(linear, "out_features", None), getattr(linear, "in_features", None))
+    came = linear_shape(linear) or (None, None)
     if came != (expected.d_out, expected.d_in):
         raise BaseMismatchError(
             f"Bank '{bank.name}' was made for {bank.base.id}, whose {name} is "
@@ -160,6 +141,7 @@ def _readers_of_one_input(
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, linear in linears.items():
         parent, _, own = name.rpartition(".")
+        d_in = (linear_shape(linear) or (0, 0))[1]
         alike = next((names for names in _READ_ALIKE if own in names), own)
-        groups.setdefault((parent, alike, places[name], linear.in_features), []).append(name)
+        groups.setdefault((parent, alike, places[name], d_in), []).append(name)
     return groups.values()

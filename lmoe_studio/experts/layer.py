@@ -9,7 +9,7 @@ Layers that read the same tensor (q, k and v; gate and up) also share one produc
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +26,15 @@ class Mixing(Protocol):
     """What a bank layer asks of the routed forward pass around it."""
 
     def mixed(
-        self, layer: "LoRABankLinear", x: Float[Tensor, "batch seq d_in"]
-    ) -> Float[Tensor, "token rank"]:
-        """What `lora_b` is to be applied to, all rows of the batch one after the other."""
+        self, layer: "LoRABankLinear", x: Float[Tensor, "*rows d_in"]
+    ) -> Float[Tensor, "row rank"]:
+        """What `lora_b` is to be applied to, all rows of `x` one after the other."""
         ...
 
     def weights(
-        self, layer: "LoRABankLinear", x: Float[Tensor, "batch seq d_in"]
-    ) -> Float[Tensor, "batch seq expert"]:
-        """The routing weights in force at a layer that reads `x`."""
+        self, layer: "LoRABankLinear", x: Float[Tensor, "*rows d_in"]
+    ) -> Float[Tensor, "row expert"]:
+        """The routing weights in force at a layer that reads `x`, one row for each of its."""
         ...
 
     def fresh(self) -> "Mixing":
@@ -150,24 +150,33 @@ class LoRABankLinear(nn.Module):
         """This layer's rows of the stacked parameter."""
         return self.source.lora_a.split(self.source.ranks)[self.place]
 
-    def forward(self, x: Float[Tensor, "batch seq d_in"]) -> Float[Tensor, "batch seq d_out"]:
+    def __getattr__(self, name: str) -> Any:
+        """What some models read of a linear layer, such as the type of its weight, is the base's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or name == "base":
+                raise
+            return getattr(self.base, name)
+
+    def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         y = self.base(x)
         mixing = self._current.mixing
         return y if mixing is None else add_product(y, mixing.mixed(self, x), self.lora_b)
 
     def routing_weights(
-        self, x: Float[Tensor, "batch seq d_in"]
-    ) -> Float[Tensor, "batch seq expert"] | None:
+        self, x: Float[Tensor, "*rows d_in"]
+    ) -> Float[Tensor, "row expert"] | None:
         """The weights in force in this thread; None where the base layer is alone."""
         mixing = self._current.mixing
         return mixing.weights(self, x) if mixing else None
 
     def mix(
         self,
-        x: Float[Tensor, "batch seq d_in"],
-        weights: Float[Tensor, "batch seq expert"],
+        x: Float[Tensor, "*rows d_in"],
+        weights: Float[Tensor, "row expert"],
         composition: Composition,
-    ) -> Float[Tensor, "token rank"]:
+    ) -> Float[Tensor, "row rank"]:
         """What `lora_b` would be applied to under these weights and this composition."""
         z = self.source.project(x)[self.place]
         return self.layout.mix(z, self.layout.expand(weights, composition))
@@ -207,10 +216,10 @@ def check_composition(
 
 
 def add_product(
-    y: Float[Tensor, "batch seq d_out"],
-    mixed: Float[Tensor, "token rank"],
+    y: Float[Tensor, "*rows d_out"],
+    mixed: Float[Tensor, "row rank"],
     lora_b: Float[Tensor, "d_out rank"],
-) -> Float[Tensor, "batch seq d_out"]:
+) -> Float[Tensor, "*rows d_out"]:
     """`y + B mixed` in one operation; without gradients into `y` itself, which is ours alone."""
     if not (y.dtype == mixed.dtype == lora_b.dtype and y.is_contiguous()):
         return y + torch.mm(mixed, lora_b.t()).to(y.dtype).view_as(y)

@@ -50,15 +50,15 @@ class RankLayout(nn.Module):
         return (self.ranks, self.scales) == (other.ranks, other.scales)
 
     def expand(
-        self, weights: Float[Tensor, "batch seq expert"], composition: Composition
+        self, weights: Float[Tensor, "row expert"], composition: Composition
     ) -> RankWeights:
-        """Give each rank its expert's weight, all rows of a batch one after the other.
+        """Give each rank its expert's weight.
 
         A product with a matrix of one number a row: exact, and one operation in both directions,
         where an index would scatter in the backward pass.
         """
         scaled_owner = self.scaled_owner
-        flat = weights.to(scaled_owner.dtype).flatten(0, 1)
+        flat = weights.to(scaled_owner.dtype)
         plain = F.linear(flat, self.owner) if composition == "factor" else None
         return RankWeights(F.linear(flat, scaled_owner), plain)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lmoe_studio.architecture import weight_is_transposed
 from lmoe_studio.arguments import whole_number
 from lmoe_studio.errors import BankError, ConfigError, StorageError, kind_of
 from lmoe_studio.experts.adapter import write_adapter
@@ -100,9 +101,11 @@ def merge_experts(
 def add_to_base(model: nn.Module, adapter: LoraAdapter) -> None:
     """Add an adapter's updates to the weights of a plain model, in place."""
     for name, factors in adapter.factors.items():
-        weight = model.get_submodule(name).get_parameter("weight")
+        linear = model.get_submodule(name)
+        weight = linear.get_parameter("weight")
         # On the CPU, as not every device has float64.
         update = factors.b.cpu().double() @ factors.a.cpu().double() * factors.scale
+        update = update.T if weight_is_transposed(linear) else update
         weight.copy_((weight.cpu().double() + update).to(weight.dtype))
 
 

@@ -154,10 +154,10 @@ class ReplayedSteps:
     ) -> Self | None:
         """The steps of a batch whose prompts were read; None if they cannot be replayed."""
         config = model.base.config
+        if not all(type(one) is DynamicLayer for one in cache.layers):
+            return None
         static = StaticCache(config, max_cache_len=1)
-        whole = all(type(one) is DynamicLayer for one in cache.layers) and all(
-            type(one) is StaticLayer for one in static.layers
-        )
+        whole = all(type(one) is StaticLayer for one in static.layers)
         on_one = len({parameter.device for parameter in model.parameters()}) == 1
         # What an 8-bit layer does depends on what it reads, and 4-bit ones were never captured yet.
         is_full = not quantised_linears(model.base)

@@ -1,0 +1,105 @@
+"""What differs from one architecture of transformers to the next, each answered in one place.
+
+A base model is a decoder that reads text, or the language part of a model that reads more.
+"""
+
+from typing import Any, NoReturn
+
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
+
+from lmoe_studio.errors import BaseModelError
+
+UNBOUNDED = 1 << 20
+"""Tokens that a model without a limit of its own is given at most, such as a state-space model."""
+
+_LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length")
+_KEEPS_TO_ITSELF = {
+    "recurrent_gemma": "keeps what it has read inside itself, so that two texts cannot be written "
+    "side by side",
+    "rwkv": "changes its own weights between training and use and reads no padding",
+}
+
+
+def language_config(model: nn.Module) -> Any:
+    """The config of the part that reads text; the model's own where there is no other part."""
+    config = getattr(model, "config", None)
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def context_length(model: nn.Module) -> int:
+    """How many tokens the model can read."""
+    config = language_config(model)
+    lengths = (getattr(config, name, None) for name in _LENGTHS)
+    return next((int(one) for one in lengths if isinstance(one, int) and one > 0), UNBOUNDED)
+
+
+def hidden_width(model: nn.Module) -> int:
+    """How wide the hidden states are that the decoder blocks read."""
+    return int(language_config(model).hidden_size)
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Path and list of the decoder blocks: of the lists as long as the config says, the largest.
+
+    Raises:
+        BaseModelError: the model has no such list.
+    """
+    count = getattr(language_config(model), "num_hidden_layers", None)
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # pyright: ignore[reportCallIssue]
+    inside = {id(module) for module in decoder.modules()}
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and id(module) in inside
+    ]
+    if not lists:
+        raise BaseModelError(
+            f"{type(model).__name__} shows no list of {count} decoder blocks; L-MoE Studio routes "
+            "decoder-only language models in the manner of Llama."
+        )
+    return max(lists, key=lambda item: sum(one.numel() for one in item[1].parameters()))
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """`(d_out, d_in)` of a linear layer, however its weight lies in memory; None for any other."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    return None
+
+
+def weight_is_transposed(module: nn.Module) -> bool:
+    """Whether a linear layer's weight is `[d_in, d_out]`, as GPT-2's are."""
+    return isinstance(module, Conv1D)
+
+
+def loader_of(base: str, config: PreTrainedConfig) -> Any:
+    """The class of transformers that loads a base model with this config.
+
+    Raises:
+        BaseModelError: it is no decoder that writes text, or one that cannot be routed.
+    """
+    kind = str(config.model_type)
+    if config.is_encoder_decoder:
+        _refuse(base, kind, "is an encoder with a decoder")
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False:
+        _refuse(base, kind, "is an encoder, whose tokens see those after them")
+    if kind in _KEEPS_TO_ITSELF:
+        _refuse(base, kind, _KEEPS_TO_ITSELF[kind])
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:  # pyright: ignore[reportOperatorIssue]
+            return auto
+    if getattr(config, "auto_map", None):
+        return AutoModelForCausalLM  # says itself that code of the model's own would have to run
+    _refuse(base, kind, "is no language model that transformers knows")
+
+
+def _refuse(base: str, kind: str, why: str) -> NoReturn:
+    raise BaseModelError(
+        f"The base model '{base}' ({kind}) {why}; L-MoE Studio routes decoder-only language models, "
+        "and the language part of models that read images too. docs/models.md lists them."
+    )
