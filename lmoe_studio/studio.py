@@ -35,6 +35,7 @@ from lmoe_studio.experts.places import own_banks, shipped_banks
 from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
+from lmoe_studio.generation.past import Prompt
 from lmoe_studio.generation.text import Generation, Piece, generate_texts
 from lmoe_studio.generation.turns import SteadyTurns, Turns
 from lmoe_studio.jobs.jobs import Jobs
@@ -333,23 +334,31 @@ class Studio:
 
     def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         plan: PlanSource = None,
         should_stop: StopSignal = None,
         **options: Any,
     ) -> Generation:
-        """Write a text after a prompt.
+        """Write a text after a prompt, or go on with one.
+
+            part = studio.generate("Count the users.", should_stop=event)
+            whole = studio.generate(part)  # with the same options: as if it had never stopped
 
         Args:
-            prompt: raw text, or with `chat=True` what the user says.
+            prompt: raw text, or with `chat=True` what the user says; or a `Generation` or a
+                `RoutingTrace`, and the text goes on after it: its tokens and their routing stay
+                what they are, steps and the draws of its seed count on, and `max_new_tokens` are
+                added to it.
             plan: what to change about the routing; a callable is asked before every step.
             should_stop: ends the writing within one token.
             options: those of `GenerationOptions`, such as `max_new_tokens=64`, `temperature`,
                 `seed`, `stop`, `chat`, `trace`.
 
         Raises:
-            TextError: the prompt is blank, or the model has no chat template.
+            TextError: the prompt is blank, or the model has no chat template; or the text to go on
+                after is empty, has no trace, or has ended.
+            BankMismatchError: another bank or router made the text to go on after.
             ContextLengthError: prompt and new tokens are more than the model can read.
             PlanError: the plan does not fit this bank or this run.
             ConfigError: an option is unknown or out of range.
@@ -359,7 +368,7 @@ class Studio:
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         plan: PlanSource = None,
         should_stop: StopSignal = None,
@@ -374,7 +383,7 @@ class Studio:
 
     def compare(
         self,
-        prompt: str,
+        prompt: Prompt,
         plans: Mapping[str, PlanLike | None],
         *,
         base: bool = True,
@@ -406,7 +415,7 @@ class Studio:
 
     def sweep(
         self,
-        prompt: str,
+        prompt: Prompt,
         expert: str,
         *,
         strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),

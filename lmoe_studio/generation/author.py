@@ -6,6 +6,7 @@ Everything that can be wrong with a call is found here, before the model runs.
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextE
 from lmoe_studio.generation.comparison import BASE, Comparison, identical_runs
 from lmoe_studio.generation.ends import end_of_turn
 from lmoe_studio.generation.options import GenerationOptions
+from lmoe_studio.generation.past import Prompt, check_past, past_of, prompt_text, split_past
 from lmoe_studio.generation.score import score_continuation
 from lmoe_studio.generation.text import (
     Piece,
@@ -28,6 +30,7 @@ from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.given import PlanLike, PlanSource, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.recording import Recording
+from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -59,7 +62,7 @@ class Author:
 
     def write(
         self,
-        prompt: str,
+        prompt: Prompt,
         given: Sequence[PlanSource],
         should_stop: StopSignal,
         options: Mapping[str, Any],
@@ -72,33 +75,49 @@ class Author:
                 raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
         self.check_alternatives(settings.alternatives)
-        ids = self._read_prompt(prompt, chat=settings.chat, new_tokens=settings.max_new_tokens)
-        length = len(ids) + settings.max_new_tokens
+        past = past_of(prompt)
+        ids, written = self._read_start(prompt, past, settings)
+        new_tokens = len(written) + settings.max_new_tokens
         plans = [
             _asked_each_step(plan)
             if callable(plan)
-            else self.checked(plan, length=length, new_tokens=settings.max_new_tokens)
+            else self.checked(plan, length=len(ids) + new_tokens, new_tokens=new_tokens)
             for plan in given
         ]
-        seed = secrets.randbits(31) if settings.seed is None else settings.seed
+        request = TextRequest(
+            prompt_text(prompt, self._texts),
+            ids,
+            plan=None,
+            sampling=settings,
+            seed=_seed(settings, past),
+            stop_strings=settings.stop,
+            written=tuple(written),
+            plan_before=RoutingPlan.from_json(past.plan) if past and past.plan else None,
+        )
         recording = None
         if settings.trace:
-            recording = Recording(settings.alternatives, contributions=settings.contributions)
+            recording = Recording(
+                settings.alternatives,
+                contributions=settings.contributions,
+                past=past,
+                rows=len(plans),
+            )
         pieces = stream_texts(
             self._model,
             self._texts,
-            [TextRequest(prompt, ids, plan, settings, seed, settings.stop) for plan in plans],
+            [replace(request, plan=plan) for plan in plans],
             max_new_tokens=settings.max_new_tokens,
             end_ids=self._end_ids,
             should_stop=_asked(should_stop),
             turn=turns,
             recording=recording,
+            past=None if past is None else past.routing_weights,
         )
         return self._as_one_call(pieces)
 
     def compare(
         self,
-        prompt: str,
+        prompt: Prompt,
         plans: Mapping[str, PlanLike | None],
         *,
         base: bool,
@@ -119,7 +138,8 @@ class Author:
         pieces = self.write(prompt, list(named.values()), should_stop, options)
         scores = None
         if reference:
-            scores = self._score(prompt, reference, named, chat=bool(options.get("chat")))
+            text = one_text(prompt, "With a reference the prompt")
+            scores = self._score(text, reference, named, chat=bool(options.get("chat")))
         runs = dict(zip(named, generate_texts(pieces, len(named)), strict=True))
         identical = [(a, b) for a, b in identical_runs(runs) if named[a] != named[b]]
         return Comparison(runs, tuple(identical), scores)
@@ -176,8 +196,25 @@ class Author:
         listed = [one for ids in known for one in (ids if isinstance(ids, list | tuple) else [ids])]
         return frozenset(int(one) for one in listed if one is not None)
 
-    def _read_prompt(self, prompt: str, *, chat: bool, new_tokens: int = 0) -> list[int]:
-        if not one_text(prompt, "The prompt").strip():
+    def _read_start(
+        self, prompt: Prompt, past: RoutingTrace | None, options: GenerationOptions
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of the prompt, and those that were written after it already."""
+        if past is None:
+            chat, new_tokens = options.chat, options.max_new_tokens
+            return self._read_prompt(prompt, chat=chat, new_tokens=new_tokens), []
+        check_past(
+            past,
+            self._model,
+            options,
+            end_ids=self._end_ids,
+            context_length=self._context_length,
+        )
+        return split_past(past)
+
+    def _read_prompt(self, prompt: object, *, chat: bool, new_tokens: int = 0) -> list[int]:
+        prompt = one_text(prompt, "The prompt")
+        if not prompt.strip():
             raise TextError("The prompt is blank; type or paste something to continue.")
         if not chat:
             return self._open(self._ids.whole(prompt, new_tokens=new_tokens))
@@ -193,6 +230,13 @@ class Author:
         while length and ids[length - 1] in ends:
             length -= 1
         return ids[:length] or ids  # a lone mark begins a text, where it is both
+
+
+def _seed(settings: GenerationOptions, past: RoutingTrace | None) -> int:
+    """The seed that is asked for, else the one that the text was written with so far."""
+    if settings.seed is not None:
+        return settings.seed
+    return secrets.randbits(31) if past is None or past.seed is None else past.seed
 
 
 def _asked_each_step(source: Callable[[], object]) -> Callable[[], RoutingPlan | None]:

@@ -16,6 +16,7 @@ from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
 from lmoe_studio.mixture import MixtureModel, MixtureOutput
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
+from lmoe_studio.tracing.records import FloatArray
 
 Finish = Literal["length", "end", "stop string", "stopped"]
 """Why a text ended: as long as asked for, the model's end token, a stop string, or told to stop."""
@@ -48,6 +49,7 @@ def decode_steps(
     should_stop: Callable[[], bool],
     turn: AbstractContextManager[object],
     recording: Recording | None,
+    past: FloatArray | None = None,
     replayable: Callable[[], Replayable] | None = None,
 ) -> Iterator[int]:
     """Write tokens into `rows`, one a step, until every row has finished.
@@ -58,21 +60,28 @@ def decode_steps(
     Args:
         model: the routed model.
         rows: prompts in, written tokens out; at least one.
-        max_new_tokens: the most that a row may write.
+        max_new_tokens: the most that a row may write now.
         end_ids: tokens that end a text.
         plan_of: each row's plan.
         should_stop: asked before every pass; True ends all rows.
         turn: entered for each forward pass.
-        recording: hears every pass.
+        recording: hears every pass; it knows the past already.
+        past: `[position, site, expert]`, where rows go on after a text that all of them share: the
+            weights that its tokens, prompt and written ones, were read under, and are again.
         replayable: makes what steps are captured with; None for CUDA graphs on a GPU, and steps
             one by one elsewhere.
 
     Yields:
-        The number of the step, from 0; each row that had not finished has one more token.
+        The number of the step, from 0 or from the tokens written before; each row that had not
+        finished has one more token.
     """
     batch = _Batch(model, rows, plan_of, turn, recording, replayable)
-    logits = batch.read_prompts(should_stop)
-    for step in range(max_new_tokens):
+    if past is None:
+        logits = batch.read_prompts(should_stop)
+    else:
+        logits = batch.read_past(torch.tensor(past), should_stop)
+    first = len(rows[0].written)
+    for step in range(first, first + max_new_tokens):
         if logits is None or should_stop():
             _finish_all(rows, "stopped")
             return
@@ -82,7 +91,7 @@ def decode_steps(
                 row.written.append(token)
                 if token in end_ids:
                     row.finish = "end"
-        if step + 1 == max_new_tokens:
+        if step + 1 == first + max_new_tokens:
             _finish_all(rows, "length")
         if recording is not None:
             logits = batch.read(tokens, step)
@@ -123,7 +132,7 @@ class _Batch:
         self._mask: Tensor | None = None
         self._cache: Cache | None = None
         self._steps: ReplayedSteps | None = None
-        self._plans: list[RoutingPlan | None] = []
+        self._plans: list[RoutingPlan | None] = [None] * len(rows)
 
     def read_prompts(self, should_stop: Callable[[], bool]) -> Tensor | None:
         """Logits `[batch, vocab]` for the first new token; None if told to stop."""
@@ -141,15 +150,42 @@ class _Batch:
             piece = ids[:, start : start + stride]
             logits = self._forward(piece, readings.plans, start, step=-1, of_row=readings.of_row)
         if logits is not None and readings.of_row is not None:
-            logits = self._hand_out(logits, torch.tensor(readings.of_row, device=self._device))
+            logits = self._hand_out(logits, readings.of_row)
         if self._replayable is not None and logits is not None:
+            self._replay_steps(self._replayable)
+        return logits
+
+    @torch.inference_mode()
+    def read_past(self, weights: Tensor, should_stop: Callable[[], bool]) -> Tensor | None:
+        """The same after a text that all rows share, read once under its weights of then."""
+        ids = torch.tensor([self._rows[0].ids], device=self._device)
+        logits = None
+        for start in range(0, ids.shape[1], PASS):
+            if should_stop():
+                return None
+            where = slice(start, start + PASS)
+            with self._turn:
+                output = self._model(
+                    ids[:, where],
+                    routing_weights=None if self._model.folded else weights[None, where],
+                    past_key_values=self._cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+            self._cache, logits = output.past_key_values, output.logits[:, -1]
+        assert logits is not None
+        logits = self._hand_out(logits, [0] * len(self._rows))
+        if self._recording is not None:
+            self._recording.expect(logits)
+        if self._replayable is not None:
             self._replay_steps(self._replayable)
         return logits
 
     @torch.inference_mode()
     def _replay_steps(self, replayable: Callable[[], Replayable]) -> None:
         assert self._cache is not None
-        shape = len(self._rows), self._width
+        written = len(self._rows[0].written)
+        shape = len(self._rows), self._width + written
         padding = torch.zeros(shape, dtype=torch.bool, device=self._device)
         recording = self._recording
         self._steps = ReplayedSteps.over(
@@ -159,18 +195,20 @@ class _Batch:
             record=recording is not None,
             contributions=recording is not None and recording.contributions,
             replayable=replayable,
+            written=written,
         )
         if self._steps is not None:
             self._cache = None  # what it held has moved
 
     @torch.inference_mode()
-    def _hand_out(self, logits: Tensor, of_row: Tensor) -> Tensor:
+    def _hand_out(self, logits: Tensor, of_row: list[int]) -> Tensor:
         """Give each row what its reading left: cache, mask and logits."""
         assert self._cache is not None
-        self._cache.batch_select_indices(of_row)
+        reading = torch.tensor(of_row, device=self._device)
+        self._cache.batch_select_indices(reading)
         if self._mask is not None:
-            self._mask = self._mask[of_row]
-        return logits[of_row]
+            self._mask = self._mask[reading]
+        return logits[reading]
 
     @torch.inference_mode()
     def read(self, tokens: list[int], step: int) -> Tensor:

@@ -103,7 +103,7 @@ class StaticMemory:
 
 
 class ReplayedSteps:
-    """Reads a token of each row a step, after the prompts have been read.
+    """Reads a token of each row a step, after what was there has been read.
 
     The first step of a kind runs as it is, the second is captured, the others are replayed. Plans
     are of one kind as long as they do the same things, whatever their numbers, tokens and rows;
@@ -120,16 +120,18 @@ class ReplayedSteps:
         record: bool,
         contributions: bool,
         replayable: Callable[[], Replayable],
+        written: int = 0,
     ) -> None:
         """Take over a batch.
 
         Args:
             model: the routed model.
-            cache: of the prompts.
-            padding: `[batch, seq]`, True where the prompts are padding.
+            cache: of the tokens so far.
+            padding: `[batch, seq]`, True where those are padding.
             record: give the routing with each step.
             contributions: with `record`, also how much each expert added.
             replayable: makes what steps are captured with.
+            written: how many of the tokens so far the model wrote.
         """
         self._model = model
         self._record, self._contributions = record, contributions
@@ -139,7 +141,7 @@ class ReplayedSteps:
             ids=torch.zeros(rows, 1, dtype=torch.long, device=device),
             positions=(~padding).sum(dim=1, keepdim=True) - 1,
             is_token=torch.ones(rows, 1, dtype=torch.bool, device=device),
-            steps=torch.full((rows, 1), -1, device=device),
+            steps=torch.full((rows, 1), written - 1, device=device),
         )
         self._plans: list[RoutingPlan | None] | None = None
         self._plan: CompiledPlan | None = None
@@ -152,7 +154,7 @@ class ReplayedSteps:
     def over(
         cls, model: MixtureModel, cache: Cache, padding: Tensor, **choices: Any
     ) -> Self | None:
-        """The steps of a batch whose prompts were read; None if they cannot be replayed."""
+        """The steps of a batch whose first tokens were read; None if they cannot be replayed."""
         config = model.base.config
         if not all(type(one) is DynamicLayer for one in cache.layers):
             return None

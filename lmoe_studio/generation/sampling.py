@@ -69,10 +69,12 @@ class SamplingOptions(Config):
 class Sampler:
     """Chooses the tokens of one sequence; its own seed, so that a row of a batch runs as alone."""
 
-    def __init__(self, options: SamplingOptions, seed: int) -> None:
+    def __init__(self, options: SamplingOptions, seed: int, *, drawn: int = 0) -> None:
+        """`drawn`: how many tokens were drawn already, in an earlier call with this seed."""
         self._processors = options.processors()
         self._draws = options.temperature is not None
         self._seed = seed
+        self._drawn = drawn
         self._generator: torch.Generator | None = None
 
     def choose(self, ids: list[int], logits: Tensor) -> int:
@@ -93,7 +95,13 @@ class Sampler:
             scores = self._processors(before, cast(torch.FloatTensor, scores))
         if not self._draws:
             return int(scores.argmax(dim=-1))
+        probs = scores.softmax(dim=-1)
         if self._generator is None:
             self._generator = torch.Generator(logits.device).manual_seed(self._seed)
-        probs = scores.softmax(dim=-1)
-        return int(torch.multinomial(probs, num_samples=1, generator=self._generator))
+            for _ in range(self._drawn):  # a draw takes as much from it whatever the probabilities
+                self._draw(torch.ones_like(probs), self._generator)
+        return self._draw(probs, self._generator)
+
+    @staticmethod
+    def _draw(probs: Tensor, generator: torch.Generator) -> int:
+        return int(torch.multinomial(probs, num_samples=1, generator=generator))

@@ -21,7 +21,7 @@ class StopStrings:
         places = [place for one in self._strings if (place := text.find(one)) >= 0]
         if places:
             self.found, shown = True, text[: min(places)]
-            self._held = ""
+            self._held = text[len(shown) :]
         else:
             keep = max((_overlap(text, one) for one in self._strings), default=0)
             shown = text[: len(text) - keep]
@@ -41,9 +41,15 @@ class StopStrings:
         if not places:
             return ""
         self.found, shown = True, self._held[: min(places)]
-        self._held = ""
+        self._held = self._held[len(shown) :]
         self.text += shown
         return shown
+
+    def passed(self) -> "StopStrings":
+        """One that looks for the next stop string; that which was found is text now."""
+        after = StopStrings(self._strings)
+        after.text = self.text + self._held
+        return after
 
     def rest(self) -> str:
         """The text is over: what was held back is shown after all."""

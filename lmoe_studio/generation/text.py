@@ -29,6 +29,10 @@ class TextRequest:
     sampling: SamplingOptions
     seed: int
     stop_strings: tuple[str, ...] = ()
+    written: tuple[int, ...] = ()
+    """What the model wrote in calls before this one."""
+    plan_before: RoutingPlan | None = None
+    """What that ended under."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,20 @@ class Generation:
     finish: Finish
     seed: int
     seconds: float
-    """Spent on writing, the wait for others' turns included."""
+    """Spent on writing in this call, the wait for others' turns included."""
     trace: RoutingTrace | None
     """Prompt and text; None if not asked for. Its plan is the last one, should it have changed."""
+    written_before: int = 0
+    """How many of the tokens calls before this one wrote, where it went on after a text."""
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens this call wrote."""
+        return len(self.token_ids) - self.written_before
 
     @property
     def tokens_per_second(self) -> float:
-        return len(self.token_ids) / self.seconds if self.seconds > 0 else 0.0
+        return self.new_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +94,7 @@ def stream_texts(
     should_stop: Callable[[], bool],
     turn: AbstractContextManager[object],
     recording: Recording | None,
+    past: FloatArray | None = None,
 ) -> Iterator[list[Piece | None]]:
     """Write texts as the rows of one batch.
 
@@ -95,6 +107,7 @@ def stream_texts(
         should_stop: asked before every pass.
         turn: entered for each forward pass.
         recording: where traces come from; None for none.
+        past: see `decode_steps`.
 
     Yields:
         A piece a row for every step; None for a row that has had its last.
@@ -113,6 +126,7 @@ def stream_texts(
         should_stop=should_stop,
         turn=turn,
         recording=recording,
+        past=past,
     )
     seconds = 0.0
     running = True
@@ -147,7 +161,8 @@ class _Writer:
         width: int,
         recording: Recording | None,
     ) -> None:
-        self.row = Row(request.prompt_ids, Sampler(request.sampling, request.seed))
+        sampler = Sampler(request.sampling, request.seed, drawn=len(request.written))
+        self.row = Row(request.prompt_ids, sampler, list(request.written))
         self._model = model
         self._texts = texts
         self._request = request
@@ -159,9 +174,13 @@ class _Writer:
             texts, [i for i in request.prompt_ids[-1:] if i not in self._special]
         )
         self._shown = StopStrings(request.stop_strings)
-        self._plan: RoutingPlan | None = None
+        for token in request.written:
+            self._take(token)
+            if self._shown.found:  # what ended the text then is gone on after now
+                self._shown = self._shown.passed()
+        self._plan = request.plan_before
         self._reader: _PlanReader | None = None
-        self._pieces = 0
+        self._pieces = len(request.written)
         self._is_over = False
 
     def plan_for(self, ids: Sequence[int]) -> RoutingPlan | None:
@@ -175,7 +194,7 @@ class _Writer:
         else:
             self._plan, may_change = source(), True
         if self._reader is None and (may_change or needs_text(self._plan)):
-            self._reader = _PlanReader(self._texts, self.row.prompt)
+            self._reader = _PlanReader(self._texts, self.row.prompt, self._request.written)
         return self._reader.settle(self._plan, ids) if self._reader else self._plan
 
     def piece(self, seconds: float) -> Piece | None:
@@ -227,6 +246,7 @@ class _Writer:
             seed=self._request.seed,
             seconds=seconds,
             trace=self._trace(len(self.row.ids)),
+            written_before=len(self._request.written),
         )
 
     def _trace(self, count: int) -> RoutingTrace | None:
@@ -247,10 +267,12 @@ class _Writer:
 class _PlanReader:
     """Tells a `PlanRow` the texts of the tokens as they come."""
 
-    def __init__(self, texts: TokenTexts, prompt: list[int]) -> None:
+    def __init__(self, texts: TokenTexts, prompt: list[int], written: Sequence[int]) -> None:
         self._row = PlanRow(texts.parts(prompt))
         self._stream = TokenStream(texts, prompt[-1:])
         self._prompt_length = len(prompt)
+        for token in written:
+            self._row.take(self._stream.add(token))
 
     def settle(self, plan: RoutingPlan | None, ids: Sequence[int]) -> RoutingPlan | None:
         if len(ids) == self._prompt_length:

@@ -27,9 +27,13 @@ class PlanRow:
         """The plan for the pass over the prompt."""
         return _settled(plan, self._text.positions)
 
+    def take(self, token: str) -> None:
+        """Take in a token that the model wrote, for which no plan is asked."""
+        self._text.add(token)
+
     def for_step(self, plan: RoutingPlan | None, position: int, token: str) -> RoutingPlan | None:
         """The plan for the pass over one new token, which is taken in."""
-        self._text.add(token)
+        self.take(token)
         return _settled(plan, lambda one: (position,) if self._text.last_matches(one) else ())
 
     def for_continuation(self, plan: RoutingPlan | None, tokens: Tokens) -> RoutingPlan | None:

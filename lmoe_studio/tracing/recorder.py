@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import uuid
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -41,6 +41,15 @@ class TokenScores:
         """One after the other."""
         names = [item.name for item in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def of(cls, trace: RoutingTrace, alternatives: int) -> Self:
+        """Those of a trace; alternatives that it lacks are unknown."""
+        found = cls.unknown(len(trace), alternatives)
+        both = slice(min(alternatives, trace.alternative_ids.shape[1]))
+        found.alternative_ids[:, both] = trace.alternative_ids[:, both]
+        found.alternative_logprobs[:, both] = trace.alternative_logprobs[:, both]
+        return replace(found, logprobs=trace.logprobs, ranks=trace.ranks, entropies=trace.entropies)
 
     @classmethod
     def unknown(cls, count: int, alternatives: int) -> Self:

@@ -20,11 +20,30 @@ class Recording:
     A token's routing comes from the pass that reads it, its scores from the pass before.
     """
 
-    def __init__(self, alternatives: int, *, contributions: bool = False) -> None:
+    def __init__(
+        self,
+        alternatives: int,
+        *,
+        contributions: bool = False,
+        past: RoutingTrace | None = None,
+        rows: int = 1,
+    ) -> None:
+        """Begin a recording.
+
+        Args:
+            alternatives: how many likely tokens to note for each position.
+            contributions: also note how much each expert added.
+            past: the trace of a text that all rows go on after; it stays what it is.
+            rows: of the batch that goes on after it.
+        """
         self.alternatives = alternatives
         self.contributions = contributions
         self._routing: list[RoutingRecord] = []
         self._scores: list[list[TokenScores]] = []  # by row, one entry a pass
+        if past is not None:
+            self._routing.append(_record_of(past, rows, contributions=contributions))
+            scores = TokenScores.of(past, alternatives)
+            self._scores = [[scores] for _ in range(rows)]
         self._next: Tensor | None = None  # logits [pass row, vocab] for the token that comes next
         self._of_row: list[int] | None = None  # of the last pass
 
@@ -49,6 +68,10 @@ class Recording:
         for mine, row in zip(self._scores, shares, strict=True):
             mine.append(scores[row])
         self._next = output.logits[:, -1].clone()
+
+    def expect(self, logits: Tensor) -> None:
+        """Take in what is foretold after the past: `[batch, vocab]`."""
+        self._next = logits
 
     def _score_row(self, row: int, ids: Tensor, logits: Tensor) -> TokenScores:
         if self._next is None:
@@ -103,6 +126,21 @@ class Recording:
 
     def _score(self, logits: Tensor, ids: Tensor) -> TokenScores:
         return score_predictions(logits, ids, self.alternatives)
+
+
+def _record_of(trace: RoutingTrace, rows: int, *, contributions: bool) -> RoutingRecord:
+    def each(values: FloatArray) -> Tensor:
+        return torch.tensor(values)[None].expand(rows, -1, -1, -1)
+
+    return RoutingRecord(
+        logits=each(trace.router_logits),
+        probs=each(trace.router_probs),
+        router_weights=each(trace.router_weights),
+        weights=each(trace.routing_weights),
+        contributions=None
+        if trace.contributions is None or not contributions
+        else each(trace.contributions),
+    )
 
 
 _PARTS = ("logits", "probs", "router_weights", "weights", "contributions")
