@@ -78,13 +78,21 @@ def load_trace(path: Path | str) -> RoutingTrace:
         raise StorageError(f"{path} is no trace of L-MoE Studio, or is damaged.") from None
 
 
-def _save_parquet(trace: RoutingTrace, path: Path) -> None:
+def trace_table(trace: RoutingTrace) -> pa.Table:
+    """A trace as Arrow: its routing frame, with what that has no columns for in the metadata.
+
+    Written to Parquet, also in several row groups, it is a file that `load_trace` reads.
+    """
     table = pa.Table.from_pandas(routing_frame(trace), preserve_index=False)
-    if not trace.overridden.any():
-        table = table.drop_columns(_CELLS[_OWN])
     arrays = {n: _as_json(a) for n, a in _arrays(trace).items() if n not in _CELLS}
     header = json.dumps({**_plain(trace), "arrays": arrays})
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: header})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: header})
+
+
+def _save_parquet(trace: RoutingTrace, path: Path) -> None:
+    table = trace_table(trace)
+    if not trace.overridden.any():
+        table = table.drop_columns(_CELLS[_OWN])
     pq.write_table(table, path, compression="zstd")
 
 

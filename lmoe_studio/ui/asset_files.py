@@ -34,6 +34,7 @@ DRAWN_SCRIPTS = (
     "joblist",
     "jobhead",
     "jobdetails",
+    "exports",
 )
 """Scripts that draw one component each; in the page they are functions, sent once."""
 
@@ -48,6 +49,7 @@ DRAWN_STYLES = {
     "options": ("options.css",),
     "sequences": ("sequences.css",),
     "jobs": ("jobs.css",),
+    "exports": ("exports.css",),
 }
 """Styles of each kind of drawn component, besides those of `pieces.css`; sent once."""
 

@@ -1,10 +1,12 @@
 """A comparison as the page draws it: runs side by side, where they part, and how routing differs."""
 
 from base64 import b64encode
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lmoe_studio.routing.plan import RoutingPlan
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from lmoe_studio.generation.comparison import Comparison
 
 BASE = "base"
+ROUTER_ALONE = RoutingPlan().to_json()
 
 
 class RunView(TypedDict):
@@ -55,6 +58,16 @@ class ComparisonView(TypedDict):
     warnings: list[str]
     bank: NotRequired[str]
     """The bank that was loaded."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison or a sweep as the server keeps it."""
+
+    view: ComparisonView
+    table: pd.DataFrame
+    traces: dict[str, str]
+    """By a run's name, what the page's store of traces holds its trace under."""
 
 
 def comparison_view(comparison: "Comparison", plans: dict[str, RoutingPlan]) -> ComparisonView:
@@ -104,6 +117,32 @@ def run_views(comparison: "Comparison", plans: dict[str, RoutingPlan]) -> list[R
         }
         for name, run in comparison.runs.items()
     ]
+
+
+def runs_frame(comparison: "Comparison") -> pd.DataFrame:
+    """A row a run, in their order.
+
+    Columns: run, plan (JSON), prompt, text, finish, seed, tokens, tokens_per_second, reference_logprob
+    (nats; NaN where no reference was given), against_base (how far that is above the base model's).
+    """
+    logprobs = comparison.reference_logprobs or {}
+    base = logprobs.get(BASE, np.nan)
+    rows = [
+        {
+            "run": clean(name),
+            "plan": clean((run.trace.plan if run.trace else None) or ROUTER_ALONE),
+            "prompt": clean(run.prompt),
+            "text": clean(run.text),
+            "finish": run.finish,
+            "seed": run.seed,
+            "tokens": len(run.token_ids),
+            "tokens_per_second": run.tokens_per_second,
+            "reference_logprob": logprobs.get(name, np.nan),
+            "against_base": logprobs.get(name, np.nan) - base,
+        }
+        for name, run in comparison.runs.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def warnings(comparison: "Comparison", plans: dict[str, RoutingPlan]) -> list[str]:

@@ -169,7 +169,13 @@ class FakeStudio(Loose):
                 sole = np.eye(len(names), dtype=np.float32)[names.index(next(iter(one.weights)))]
                 weights = np.broadcast_to(sole, weights.shape).copy()
                 overridden = np.ones_like(overridden)
-        return replace(trace, generated=generated, routing_weights=weights, overridden=overridden)
+        return replace(
+            trace,
+            generated=generated,
+            routing_weights=weights,
+            overridden=overridden,
+            plan=plan.to_json() if plan else None,
+        )
 
     def generate(self, prompt, **options):
         *_, last = self.stream(prompt, **options)

@@ -4,18 +4,15 @@ import json
 from pathlib import Path
 from threading import Event
 
-import numpy as np
 import pandas as pd
 import pytest
 from page_server import source_of
 from tiny_models import make_tiny_studio
 
-from analysis import label_owners
 from lmoe_studio.errors import DataError
 from lmoe_studio.tracing.corpus_files import CorpusFile
-from lmoe_studio.ui import run_export, studies
+from lmoe_studio.ui import studies
 from lmoe_studio.ui.corpus_columns import chosen_corpus, columns_of, given_corpus, must_choose
-from lmoe_studio.ui.run_export import sizes, write_run
 from lmoe_studio.ui.studies import StudyStore, make_study, pandas_code
 
 ROWS = [
@@ -92,48 +89,6 @@ def test_a_cell_to_know_a_column_by_is_short(tmp_path):
     assert columns_of("", str(path)) == {"body": "a b" + "c" * 36 + "…", "n": ""}
 
 
-def test_exports_hold_every_row_and_the_same_numbers(tiny, tmp_path):
-    kept = study(tiny, tmp_path)
-    rows = pd.read_parquet(kept.runs)
-    exact = pd.read_parquet(write_run(kept, "parquet"))
-    np.testing.assert_array_equal(exact["weight"], rows["weight"])
-    assert exact["weight"].dtype == np.float32
-    assert list(exact["expert"].cat.categories) == list(tiny.bank.expert_names)
-    pd.testing.assert_frame_equal(label_owners(exact), label_owners(rows))
-    table = pd.read_csv(write_run(kept, "csv"))
-    np.testing.assert_allclose(table["weight"], rows["weight"], rtol=1e-7)
-    assert set(table["token"][rows["token"].astype(str) == "="]) == {"'="}
-    lines = pd.read_json(write_run(kept, "jsonl"), lines=True)
-    assert len(lines) == len(table) == len(rows)
-    assert "Which expert handles" in write_run(kept, "html").read_text()
-    assert len(list(kept.folder.glob("routing-*"))) == 1, "the file before is let go"
-
-
-def test_sizes_are_near_those_of_the_files(tiny, tmp_path):
-    kept = study(tiny, tmp_path)
-    found = sizes(kept)
-    for kind in ("csv", "csv.gz", "jsonl"):
-        path = write_run(kept, kind)
-        assert path is not None
-        assert found[kind] == pytest.approx(path.stat().st_size, rel=0.05)
-
-
-@pytest.mark.parametrize("kind", ["parquet", "csv.gz", "csv", "jsonl"])
-def test_an_export_is_written_in_steps_and_leaves_nothing_where_it_is_stopped(
-    tiny, tmp_path, monkeypatch, kind
-):
-    kept = study(tiny, tmp_path)
-    monkeypatch.setattr(run_export, "_ROWS", 100)
-    shares = []
-    path = write_run(kept, kind, on_progress=shares.append)
-    assert shares == sorted(shares)
-    assert (len(shares) > 3, shares[-1]) == (True, 1)
-    readers = {"parquet": pd.read_parquet, "jsonl": lambda p: pd.read_json(p, lines=True)}
-    assert len(readers.get(kind, pd.read_csv)(path)) == run_export.rows_of(kept)
-    assert write_run(kept, kind, should_stop=lambda: len(shares) > 0) is None
-    assert not list(kept.folder.glob("routing-*"))
-
-
 def test_a_study_that_is_stopped_or_too_large_gives_nothing(tiny, tmp_path, monkeypatch):
     stop = Event()
     stop.set()
@@ -196,15 +151,15 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
     assert bar["y"] + bar["height"] <= min(legend["y"], marks["y"]) + 1
     assert "max_share" in tab.inner_text("#answer-health")
     with tab.expect_download() as download:
-        tab.click("#export-csv:has-text('CSV · about')")
+        tab.click("#study-exports [data-format='csv']:has-text('CSV · about')")
     table = pd.read_csv(download.value.path())
     assert set(table["label"]) == {"sql", "prose"}
     with tab.expect_download() as download:
-        tab.click("#export-csv-gz:has-text('CSV, gzipped · about')")
+        tab.click("#study-exports [data-format='csv.gz']:has-text('CSV, gzipped · about')")
     assert download.value.suggested_filename.endswith(".csv.gz")
     pd.testing.assert_frame_equal(pd.read_csv(download.value.path(), compression="gzip"), table)
     with tab.expect_download() as download:
-        tab.click("#study-exports button:has-text('Report')")
+        tab.click("#study-exports [data-format='html']")
     assert "has the largest share" in download.value.path().read_text()
     found = tab.inner_text("#findings")
     tab.reload()
@@ -214,7 +169,7 @@ def test_pasted_texts_are_studied_shown_and_exported(tab):
     assert tab.inner_text("#findings") == found
     assert tab.locator(".answer:visible").count() == 10
     with tab.expect_download() as download:
-        tab.click("#export-csv")
+        tab.click("#study-exports [data-format='csv']")
     assert pd.read_csv(download.value.path()).equals(table)
 
 

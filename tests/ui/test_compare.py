@@ -13,9 +13,9 @@ from test_workbench import HOSTILE
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.ui.compared import comparison_view, prompt_length, routing_difference, warnings
+from lmoe_studio.ui.comparing import check
 from lmoe_studio.ui.plan_form import read_picks
 from lmoe_studio.ui.runs import RunBook, in_background
-from lmoe_studio.ui.tabs.compare import _check
 
 SQL = RoutingPlan([Override.solo("sql")])
 FRENCH = RoutingPlan([Override.solo("french")])
@@ -244,4 +244,4 @@ def test_a_reload_keeps_what_was_typed_and_picked(compare):
 def test_a_plan_that_cannot_be_used_is_named(studio):
     plans = {"A": RoutingPlan(), "B": RoutingPlan([Override.solo("nobody")])}
     with pytest.raises(PlanError, match=r"^Plan B: .*nobody"):
-        _check(studio, "a text", plans)
+        check(studio, "a text", plans)

@@ -28,7 +28,7 @@ def test_a_long_text_says_how_far_it_is_and_what_was_read_is_shown_when_stopped(
     assert slow.locator("#run").is_enabled()
     assert slow.locator("#trace-stop").is_disabled()
     assert slow.inner_text("#trace-stop") == "Stop"
-    slow.click("text=Export Parquet", trial=True)
+    slow.click("#exports [data-format='parquet']", trial=True)
 
 
 def test_two_visitors_are_read_side_by_side(slow, url, open_page, studio):

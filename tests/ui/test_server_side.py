@@ -1,16 +1,12 @@
-"""What stands behind the page and needs no browser: loading, stored traces, outcomes, export."""
+"""What stands behind the page and needs no browser: loading, stored traces, outcomes."""
 
 from threading import Event
 
-import numpy as np
-import pandas as pd
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio, make_trace
 
 from lmoe_studio.errors import BankError
-from lmoe_studio.tracing.files import load_trace
 from lmoe_studio.ui import panels
-from lmoe_studio.ui.export import write_trace
 from lmoe_studio.ui.layout import status_of
 from lmoe_studio.ui.outcome import trace_text
 from lmoe_studio.ui.password import PasswordCheck
@@ -136,15 +132,6 @@ def test_cards_and_panels_escape_what_they_show():
         assert "<img" not in html
         assert 'alert(1)>"' not in html
         html.encode()
-
-
-def test_exports_hold_every_cell_and_parquet_reads_back_equal(tmp_path):
-    trace = make_trace(["=1+1", " b"], layers=3)
-    frame = pd.read_csv(write_trace(trace, "csv", tmp_path))
-    assert len(frame) == 2 * 3 * 8
-    assert frame["token"].iloc[0] == "'=1+1"
-    np.testing.assert_allclose(frame["weight"], trace.routing_weights.ravel(), rtol=1e-5)
-    assert load_trace(write_trace(trace, "parquet", tmp_path)) == trace
 
 
 def test_a_password_is_asked_and_guessing_is_slow():

@@ -22,11 +22,13 @@ from lmoe_studio.ui.corpus_columns import (
     must_choose,
     which_column,
 )
+from lmoe_studio.ui.exports.bar import build_bar, wire_bar
+from lmoe_studio.ui.exports.exportable import Exportable
+from lmoe_studio.ui.exports.sources import study_export
 from lmoe_studio.ui.file_names import in_words
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.problems import problem_panel
 from lmoe_studio.ui.report import table_html
-from lmoe_studio.ui.run_export import RunFormat
 from lmoe_studio.ui.runs import in_background
 from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.studies import (
@@ -37,7 +39,6 @@ from lmoe_studio.ui.studies import (
     pandas_code,
 )
 from lmoe_studio.ui.study import SECTIONS, Section
-from lmoe_studio.ui.tabs.study_exports import Surroundings, build_exports, wire_exports
 
 TITLE = "Analyse"
 KEPT = {"study": ""}
@@ -77,7 +78,7 @@ class Parts:
     answers: dict[str, Answer]
     more: gr.Column
     code: gr.Code
-    exports: dict[RunFormat, gr.Button]
+    exports: gr.HTML
     run: gr.State
 
 
@@ -86,8 +87,12 @@ def build(page: Page) -> Follower:
     parts, studies = _lay_out(), StudyStore()
     _wire_columns(parts)
     _wire_study(page, parts, studies)
-    around = Surroundings(page.kept["study"], parts.findings, parts.notice, parts.stop, parts.run)
-    wire_exports(page, parts.exports, around, studies)
+
+    def exports_of(user: str, key: object) -> dict[str, Exportable]:
+        kept = studies.get(user, key)
+        return {"routing": study_export(kept)} if kept else {}
+
+    wire_bar(page, parts.exports, page.kept["study"], exports_of)
 
     def show(state: SourceState) -> list[Any]:
         return [gr.update(interactive=state.studio is not None)]
@@ -132,7 +137,7 @@ def _lay_out() -> Parts:
     with gr.Column(visible=False, elem_id="study-more") as more:
         with gr.Accordion("The same in pandas", open=False):
             code = gr.Code(language="python", label="pandas", interactive=False)
-        exports = build_exports()
+    exports = build_bar(elem_id="study-exports")
     return Parts(
         pasted, file, text_column, label_column, max_tokens, start, stop, notice, findings, answers,
         more, code, exports, gr.State(""),

@@ -1,6 +1,6 @@
 """Compare: the same prompt and seed under two plans and without experts."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from threading import Event
@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 import numpy as np
 
-from lmoe_studio.errors import PlanError, TextError
-from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean, typed
-from lmoe_studio.ui.compared import ComparisonView, comparison_view, sweep_view
+from lmoe_studio.ui.compared import comparison_view, sweep_view
+from lmoe_studio.ui.comparing import Made, Results, Work, check, exports_of, or_none, run_for_page
 from lmoe_studio.ui.components.comparison import (
     build_comparison,
     build_picker,
     show_comparison,
     show_no_comparison,
 )
+from lmoe_studio.ui.exports.bar import build_bar, wire_bar
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.plan_form import read_picks
-from lmoe_studio.ui.problems import problem_panel
-from lmoe_studio.ui.results import ResultStore
-from lmoe_studio.ui.runs import in_background
 from lmoe_studio.ui.settings_form import SettingsForm, build_settings
 from lmoe_studio.ui.source import SourceState
 from lmoe_studio.ui.writing import options_of, read_settings
@@ -47,13 +44,10 @@ _MODEL = {
 }
 _MOST_CHARACTERS = 100_000
 
-Results = ResultStore[ComparisonView]
 _WHAT = (
     "<p>The same beginning and seed are continued three times: under plan A, under plan B, and by "
     "the base model without any expert.</p>"
 )
-
-Work = Callable[["Studio", Event], ComparisonView]
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,12 @@ class Parts:
     settings: SettingsForm
     notice: gr.HTML
     comparison: gr.HTML
+    exports: gr.HTML
     expert: gr.Dropdown
     steps: gr.Slider
     sweep: gr.Button
     swept: gr.HTML
+    swept_exports: gr.HTML
     run: gr.State
 
 
@@ -82,6 +78,8 @@ def build(page: Page) -> Follower:
     _wire_compare(page, parts, results)
     _wire_sweep(page, parts, results)
     _wire_memory(page, parts, results)
+    wire_bar(page, parts.exports, page.kept["comparison"], exports_of(page, results, "texts"))
+    wire_bar(page, parts.swept_exports, page.kept["sweep"], exports_of(page, results, "sweep"))
 
     def _on_stop(run: str, request: gr.Request) -> Any:
         page.runs.stop(user_of(request), run)
@@ -117,6 +115,7 @@ def _lay_out() -> Parts:
     settings = build_settings("compare-settings")
     notice = gr.HTML(apply_default_css=False, elem_id="compare-notice", elem_classes="notice")
     comparison = build_comparison(elem_id="comparison")
+    exports = build_bar(elem_id="compare-exports")
     with gr.Accordion("Sweep one expert's strength", open=False, elem_id="sweep"):
         with gr.Row(elem_classes="settings"):
             expert = gr.Dropdown(label="Expert", choices=[], elem_id="sweep-expert")
@@ -128,9 +127,10 @@ def _lay_out() -> Parts:
                 "Sweep", interactive=False, scale=0, min_width=96, elem_id="run-sweep"
             )
         swept = build_comparison(elem_id="swept")
+        swept_exports = build_bar(elem_id="sweep-exports")
     return Parts(
-        prompt, compare, stop, same, picker, reference, settings, notice, comparison, expert, steps,
-        sweep, swept, gr.State(""),
+        prompt, compare, stop, same, picker, reference, settings, notice, comparison, exports, expert,
+        steps, sweep, swept, swept_exports, gr.State(""),
     )  # fmt: skip
 
 
@@ -143,16 +143,16 @@ def _wire_compare(page: Page, parts: Parts, results: Results) -> None:
             plans = dict(zip("AB", read_picks(picks, bank=bank), strict=True))
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
 
-            def compare(studio: "Studio", stop: Event) -> ComparisonView:
-                _check(studio, typed(prompt), plans)
+            def compare(studio: "Studio", stop: Event) -> Made:
+                check(studio, typed(prompt), plans)
                 made = studio.compare(
-                    prompt, plans, reference=_or_none(typed(reference)), should_stop=stop, **options
+                    prompt, plans, reference=or_none(typed(reference)), should_stop=stop, **options
                 )
-                return comparison_view(made, plans)
+                return made, comparison_view(made, plans)
 
             return compare
 
-        yield from _run(page, request, work, results, "Comparing")
+        yield from run_for_page(page, request, work, results, "Comparing")
 
     inputs = [parts.prompt, parts.picker, parts.reference, *parts.settings.inputs]
     parts.compare.click(_on_compare, inputs, _outputs(page, parts, "comparison"), **_MODEL)
@@ -172,17 +172,17 @@ def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
             count = min(max(asked, LEAST_STEPS), MOST_STEPS)
             strengths = [round(float(at), 3) for at in np.linspace(0, 1, count)]
 
-            def sweep(studio: "Studio", stop: Event) -> ComparisonView:
-                _check(studio, typed(prompt), {"A": plan})
+            def sweep(studio: "Studio", stop: Event) -> Made:
+                check(studio, typed(prompt), {"A": plan})
                 made = studio.sweep(
                     prompt, typed(expert), strengths=strengths, plan=plan,
-                    reference=_or_none(typed(reference)), should_stop=stop, **options,
+                    reference=or_none(typed(reference)), should_stop=stop, **options,
                 )  # fmt: skip
-                return sweep_view(made, {})
+                return made, sweep_view(made, {})
 
             return sweep
 
-        yield from _run(page, request, work, results, "Sweeping")
+        yield from run_for_page(page, request, work, results, "Sweeping")
 
     inputs = [
         parts.prompt, parts.picker, parts.reference, parts.expert, parts.steps,
@@ -197,77 +197,6 @@ def _outputs(page: Page, parts: Parts, name: Literal["comparison", "sweep"]) -> 
         page.status, parts.notice, parts.compare, parts.sweep, parts.stop, parts.run, shown,
         page.kept[name],
     ]  # fmt: skip
-
-
-def _run(
-    page: Page,
-    request: gr.Request,
-    prepare: Callable[[str], Work],
-    results: Results,
-    doing: str,
-) -> Iterator[list[Any]]:
-    """Do something long with the studio; however it ends, the page shows it."""
-    user, same = user_of(request), [gr.skip(), gr.skip()]
-    with page.runs.running(user) as (run, stop):
-        yield [_busy(f"{doing}…"), "", *_buttons(busy=True), run, *same]
-        try:
-            studio = page.source.state.loaded()
-            work = prepare(studio.card.bank)
-            view = yield from _told(in_background(lambda: work(studio, stop), stop), doing)
-        except Exception as error:
-            yield [_ready(page), problem_panel(error), *_buttons(busy=False), "", *same]
-            return
-        view["bank"] = clean(studio.card.bank)
-        key = results.put(user, view)
-        yield [_ready(page), "", *_buttons(busy=False), "", show_comparison(view), key]
-
-
-def _told(
-    work: Generator[float, None, ComparisonView], doing: str
-) -> Generator[list[Any], None, ComparisonView]:
-    """Tell the page how long something has taken so far."""
-    while True:
-        try:
-            seconds = next(work)
-        except StopIteration as end:
-            return end.value
-        try:
-            yield [_busy(f"{doing}: {seconds:.0f} s"), *[gr.skip() for _ in range(7)]]
-        except GeneratorExit:
-            work.close()
-            raise
-
-
-def _check(studio: "Studio", prompt: str, plans: dict[str, RoutingPlan]) -> None:
-    """Raises TextError or PlanError."""
-    if not prompt.strip():
-        raise TextError("Write the beginning of a text, and each plan goes on from it.")
-    for name, plan in plans.items():
-        try:
-            studio.check_plan(plan)
-        except PlanError as error:
-            raise PlanError(f"Plan {name}: {error}") from None
-
-
-def _or_none(text: str) -> str | None:
-    return text if text.strip() else None
-
-
-def _buttons(*, busy: bool) -> list[Any]:
-    return [
-        gr.update(interactive=not busy, value="Comparing…" if busy else "Compare"),
-        gr.update(interactive=not busy),
-        gr.update(interactive=busy, value="Stop"),
-    ]
-
-
-def _busy(text: str) -> str:
-    return panels.status_line(text, tone="loading")
-
-
-def _ready(page: Page) -> str:
-    studio = page.source.state.studio
-    return panels.status_line(f"Ready · {studio.card.bank}" if studio else "Waiting for the model")
 
 
 def _on_source(state: SourceState) -> list[Any]:
@@ -304,9 +233,9 @@ def _shown_again(
     """What brings back a comparison or a sweep that the browser knows the id of."""
 
     def bring_back(key: object, user: str) -> dict[Any, Any]:
-        view = results.get(user, key)
-        if view is not None:
-            return {shown: show_comparison(view)}
+        kept = results.get(user, key)
+        if kept is not None:
+            return {shown: show_comparison(kept.view)}
         gone = f"The Studio no longer has the {name} that was shown here; run it again."
         return {shown: show_no_comparison(gone)} if key else {}
 

@@ -22,6 +22,9 @@ from lmoe_studio.ui.components.workbench import (
     show_no_trace,
     show_trace,
 )
+from lmoe_studio.ui.exports.bar import Find, build_bar, wire_bar
+from lmoe_studio.ui.exports.exportable import Exportable
+from lmoe_studio.ui.exports.sources import trace_export
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import RunNote, trace_payload
 from lmoe_studio.ui.plan_form import plan_text, read_form, read_plan_text
@@ -69,6 +72,7 @@ class Parts:
     notice: gr.HTML
     composer: gr.HTML
     workbench: gr.HTML
+    exports: gr.HTML
     save: gr.Button
     json: gr.Textbox
     export_plan: gr.Button
@@ -84,6 +88,7 @@ def build(page: Page) -> Follower:
     _wire_memory(page, parts)
     _wire_plan_text(page, parts)
     _wire_save(page, parts)
+    wire_bar(page, parts.exports, page.kept["written"], _exports_of(page))
     workbench = parts.workbench
     for asked, answer in (
         (workbench.pick, answer_pick(page.traces)),
@@ -126,6 +131,7 @@ def _lay_out() -> Parts:
     notice = gr.HTML(apply_default_css=False, elem_id="compose-notice", elem_classes="notice")
     composer = build_composer(elem_id="composer")
     workbench = build_workbench(steered=True, steps=_STEPS, elem_id="compose-workbench")
+    exports = build_bar(elem_id="compose-exports")
     with gr.Row(elem_classes="starts", elem_id="compose-save-row"):
         save = gr.Button(
             "Save blend as PEFT adapter", size="sm", scale=0, min_width=180, interactive=False,
@@ -145,7 +151,7 @@ def _lay_out() -> Parts:
             import_plan = gr.Button("Use this plan", size="sm", scale=0)
         plan_notice = gr.HTML(apply_default_css=False, elem_classes="notice")
     return Parts(
-        prompt, generate, stop, settings, starts, notice, composer, workbench, save,
+        prompt, generate, stop, settings, starts, notice, composer, workbench, exports, save,
         text, export_plan, import_plan, plan_notice, gr.State(""),
     )  # fmt: skip
 
@@ -268,6 +274,15 @@ def _wire_memory(page: Page, parts: Parts) -> None:
         return show_trace(payload)
 
     page.app.load(_on_open, page.kept["written"], parts.workbench, **_QUIET)
+
+
+def _exports_of(page: Page) -> Find:
+    def find(user: str, written: object) -> dict[str, Exportable]:
+        key = written[0] if isinstance(written, list) and written else None
+        trace = page.traces.get(user, key)
+        return {"text and its routing": trace_export(trace)} if trace is not None else {}
+
+    return find
 
 
 def _wire_plan_text(page: Page, parts: Parts) -> None:

@@ -4,13 +4,10 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
 
-from lmoe_studio.errors import LMoEError
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import typed
 from lmoe_studio.ui.components.workbench import (
@@ -20,7 +17,9 @@ from lmoe_studio.ui.components.workbench import (
     show_trace,
 )
 from lmoe_studio.ui.examples import EXAMPLES
-from lmoe_studio.ui.export import TraceFormat, write_trace
+from lmoe_studio.ui.exports.bar import Find, build_bar, wire_bar
+from lmoe_studio.ui.exports.exportable import Exportable
+from lmoe_studio.ui.exports.sources import trace_export
 from lmoe_studio.ui.outcome import Outcome, Reading, trace_text
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import trace_payload
@@ -53,9 +52,7 @@ class Parts:
     examples: list[tuple[gr.Button, str]]
     notice: gr.HTML
     workbench: gr.HTML
-    exports: gr.Row
-    csv: gr.Button
-    parquet: gr.Button
+    exports: gr.HTML
     reading: gr.State
 
 
@@ -65,7 +62,7 @@ def build(page: Page) -> Follower:
     _wire_trace(page, parts)
     _wire_memory(page, parts)
     _wire_workbench(page, parts)
-    _wire_export(page, parts)
+    wire_bar(page, parts.exports, page.kept["trace"], _exports_of(page))
     return Follower([parts.notice, parts.cut, parts.run, parts.workbench], _on_source)
 
 
@@ -97,22 +94,14 @@ def _lay_out() -> Parts:
     notice = gr.HTML(apply_default_css=False, elem_id="notice")
     cut = gr.Button("", size="sm", visible=False, elem_id="cut")
     workbench = build_workbench(visible="hidden", elem_id="workbench")
-    with gr.Row(visible=False, elem_id="exports") as exports:
-        csv = gr.Button("Export CSV", size="sm", scale=0, min_width=112)
-        parquet = gr.Button("Export Parquet", size="sm", scale=0, min_width=112)
-        gr.HTML(
-            "<span>One row a token, layer and expert, with exact weights</span>",
-            apply_default_css=False,
-        )
-    return Parts(
-        prompt, run, stop, cut, buttons, notice, workbench, exports, csv, parquet, gr.State("")
-    )
+    exports = build_bar(elem_id="exports")
+    return Parts(prompt, run, stop, cut, buttons, notice, workbench, exports, gr.State(""))
 
 
 def _wire_trace(page: Page, parts: Parts) -> None:
     outputs = [
         page.status, parts.notice, parts.cut, parts.run, parts.stop, parts.reading,
-        parts.workbench, page.kept["trace"], parts.exports,
+        parts.workbench, page.kept["trace"],
     ]  # fmt: skip
 
     def _busy(how_far: str, *head: Any) -> list[Any]:
@@ -127,10 +116,10 @@ def _wire_trace(page: Page, parts: Parts) -> None:
         cut_button = gr.update(value=cut, visible=bool(cut))
         head = [outcome.status, outcome.notice, cut_button, ready, idle, ""]
         if trace is None:
-            return [*head, gr.skip(), gr.skip(), gr.skip()]
+            return [*head, gr.skip(), gr.skip()]
         key = page.traces.put(user, trace)
         shown = show_trace(trace_payload(trace, key=key))
-        return [*head, shown, key, gr.update(visible=True)]
+        return [*head, shown, key]
 
     def _run(text: str, request: gr.Request, *, cut: bool) -> Iterator[list[Any]]:
         """Closed by Gradio when the tab is closed or reloaded, which ends the reading as well."""
@@ -203,44 +192,25 @@ def _wire_memory(page: Page, parts: Parts) -> None:
     bring_back = "(saved, typed) => typed || saved || ''"
     page.app.load(None, [page.kept["text"], parts.prompt], parts.prompt, js=bring_back, **_QUIET)
 
-    def _on_open(key: object, request: gr.Request) -> list[Any]:
+    def _on_open(key: object, request: gr.Request) -> Any:
         trace = page.traces.get(user_of(request), key)
         if trace is None:
             gone = "The Studio no longer has the trace that was shown here; trace the text again."
-            return [show_no_trace(gone) if key else gr.skip(), gr.skip()]
-        payload = trace_payload(trace, key=str(key))
-        return [show_trace(payload), gr.update(visible=True)]
+            return show_no_trace(gone) if key else gr.skip()
+        return show_trace(trace_payload(trace, key=str(key)))
 
-    page.app.load(_on_open, page.kept["trace"], [parts.workbench, parts.exports], **_QUIET)
+    page.app.load(_on_open, page.kept["trace"], parts.workbench, **_QUIET)
+
+
+def _exports_of(page: Page) -> Find:
+    def find(user: str, key: object) -> dict[str, Exportable]:
+        trace = page.traces.get(user, key)
+        return {"routing": trace_export(trace)} if trace is not None else {}
+
+    return find
 
 
 def _wire_workbench(page: Page, parts: Parts) -> None:
     # "multiple": with "always_last" Gradio would replay the first event's data.
     on_pick = answer_pick(page.traces)
     parts.workbench.pick(on_pick, None, parts.workbench, trigger_mode="multiple", **_QUIET)
-
-
-def _wire_export(page: Page, parts: Parts) -> None:
-    folder = TemporaryDirectory(prefix="lmoe-export-")
-
-    def _exporter(kind: TraceFormat) -> Any:
-        def _on_export(key: object, request: gr.Request) -> list[Any]:
-            trace = page.traces.get(user_of(request), key)
-            if trace is None:
-                gone = "The Studio has let go of this trace; trace the text again, then export it."
-                return [None, panels.panel("problem", "Nothing to export", gone)]
-            try:
-                return [str(write_trace(trace, kind, Path(folder.name))), ""]
-            except (LMoEError, OSError) as error:
-                return [None, panels.panel("problem", "The export failed", str(error))]
-
-        return _on_export
-
-    outputs = [page.download, parts.notice]
-    kinds: tuple[tuple[gr.Button, TraceFormat], ...] = (
-        (parts.csv, "csv"),
-        (parts.parquet, "parquet"),
-    )
-    for button, kind in kinds:
-        made = button.click(_exporter(kind), page.kept["trace"], outputs, api_visibility="private")
-        page.hand_over(made)
