@@ -77,6 +77,8 @@ class RunNote(TypedDict):
 
     series: str
     """The same for every view of one run."""
+    follows: str
+    """The id of the text that it goes on after; empty for a new one."""
     live: bool
     """Whether the run goes on, so that this is not its last view."""
     signature: str

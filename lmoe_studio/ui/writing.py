@@ -64,9 +64,21 @@ def read_settings(
 
 
 def write(
-    state: SourceState, prompt: str, plan: RoutingPlan, settings: Settings, stop: Event
+    state: SourceState,
+    prompt: str | RoutingTrace,
+    plan: RoutingPlan,
+    settings: Settings,
+    stop: Event,
 ) -> Iterator[Written]:
-    """Generate, and tell how far it is; setting `stop` ends it within a token."""
+    """Generate, and tell how far it is; setting `stop` ends it within a token.
+
+    Args:
+        state: holds the studio.
+        prompt: what the text begins with, or a text to go on after.
+        plan: what to change about the routing.
+        settings: of the run.
+        stop: see above.
+    """
     if state.studio is None:
         yield Written(panels.status_line("Waiting for the model", tone="loading"), live=False)
         return
@@ -79,22 +91,30 @@ def write(
 
 
 def _write(
-    studio: "Studio", prompt: str, plan: RoutingPlan, settings: Settings, stop: Event
+    studio: "Studio",
+    prompt: str | RoutingTrace,
+    plan: RoutingPlan,
+    settings: Settings,
+    stop: Event,
 ) -> Iterator[Written]:
-    if not prompt.strip():
+    if isinstance(prompt, str) and not prompt.strip():
         raise TextError("Write the beginning of a text, or a question, and the model goes on.")
-    notes = studio.check_plan(plan, max_new_tokens=settings.max_new_tokens)
+    before = 0 if isinstance(prompt, str) else int(prompt.generated.sum())
+    most = before + settings.max_new_tokens
+    notes = studio.check_plan(plan, max_new_tokens=most)
+    if not isinstance(prompt, str) and prompt.plan != (plan.to_json() if plan else None):
+        notes += (f"The first {before:,} new tokens were written under another plan, and stay.",)
     pieces: Any = studio.stream(prompt, plan=plan, should_stop=stop, **options_of(settings))
     due = 0.0
     with closing(pieces):
         for piece in pieces:
             if piece.finish is not None:
-                yield _end(piece.generation, settings, notes)
+                yield _end(piece.generation, settings, most, notes)
                 return
             started = time.perf_counter()
             if started < due:
                 continue
-            how_far = f"Generating: {piece.step + 1} of {settings.max_new_tokens} tokens"
+            how_far = f"Generating: {piece.step + 1} of {most} tokens"
             trace = piece.trace()
             yield Written(panels.status_line(how_far, tone="loading"), trace, notes=notes)
             now = time.perf_counter()
@@ -112,13 +132,13 @@ def options_of(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _end(generation: Any, settings: Settings, notes: tuple[str, ...]) -> Written:
-    count = len(generation.token_ids)
+def _end(generation: Any, settings: Settings, most: int, notes: tuple[str, ...]) -> Written:
+    written, count = len(generation.token_ids), generation.new_tokens
     how = f"{count:,} tokens in {generation.seconds:.1f} s ({generation.tokens_per_second:.1f} a second)"
     if settings.temperature is not None:
         how += f" · seed {generation.seed}"
     if generation.finish == "stopped":
-        notes += (f"Partial: stopped after {count} of {settings.max_new_tokens} tokens.",)
+        notes += (f"Partial: stopped after {written} of {most} tokens.",)
         status = panels.status_line(f"Stopped · {how}")
     else:
         status = panels.status_line(f"Generated {how}")

@@ -120,28 +120,30 @@ class FakeStudio(Loose):
         if isinstance(self.answer, Exception):
             raise self.answer
         self.plans.append(plan)
-        return self._pieces(self.trace(prompt), plan, max_new_tokens, should_stop, seed)
+        past = prompt if isinstance(prompt, RoutingTrace) else self.trace(prompt)
+        return self._pieces(past, plan, max_new_tokens, should_stop, seed)
 
-    def _pieces(self, prompt, plan, count, should_stop, seed):
-        words = [f" word{step}" for step in range(count)]
-        if plan:
-            words[3:] = [f" other{step}" for step in range(3, count)]
+    def _pieces(self, past, plan, count, should_stop, seed):
+        before = int(past.generated.sum())
+        steps = range(before, before + count)
+        words = [f" other{step}" if plan and step >= 3 else f" word{step}" for step in steps]
         started = time.perf_counter()
         written = []
-        for step, word in enumerate(words):
+        for step, word in zip(steps, words, strict=True):
             time.sleep(self.pause)
             stopped = should_stop is not None and should_stop.is_set()
             if not stopped:
                 written.append(word)
                 self.steps += 1
-            tokens = [*prompt.tokens, *written]
-            last = stopped or step == count - 1
+            tokens = [*past.tokens, *written]
+            last = stopped or step == steps[-1]
             seconds = time.perf_counter() - started
             made = SimpleNamespace(
                 text="".join(written),
-                prompt="".join(prompt.tokens),
-                token_ids=tuple(range(len(written))),
-                trace=self._written(prompt, tokens, plan),
+                prompt="".join(past.tokens),
+                token_ids=tuple(range(before + len(written))),
+                new_tokens=len(written),
+                trace=self._written(past, tokens, plan),
                 finish="stopped" if stopped else "length",
                 seed=seed,
                 seconds=seconds,
@@ -157,11 +159,9 @@ class FakeStudio(Loose):
             if last:
                 return
 
-    def _written(self, prompt, tokens, plan):
-        trace = make_trace(
-            tokens, bank=prompt.bank, layers=prompt.num_layers, experts=prompt.experts
-        )
-        generated = np.arange(len(tokens)) >= len(prompt)
+    def _written(self, past, tokens, plan):
+        trace = make_trace(tokens, bank=past.bank, layers=past.num_layers, experts=past.experts)
+        generated = np.arange(len(tokens)) >= len(past) - past.generated.sum()
         weights, overridden = trace.routing_weights, trace.overridden
         for one in plan.overrides if plan else ():
             if one.operation == "solo":

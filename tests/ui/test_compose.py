@@ -166,6 +166,72 @@ def test_stop_ends_it_within_a_token_or_two(compose, studio, by):
     assert 3 < len(words(compose)) < 60
 
 
+def stopped_early(page, studio):
+    """A text of a few words, stopped on the way."""
+    studio.pause = 0.1
+    page.fill("#compose-prompt textarea", "one two")
+    page.click("#generate")
+    page.wait_for_selector(".growing .tok")
+    page.click("#stop")
+    page.wait_for_selector("#generate:not([disabled])")
+    page.get_by_text("Partial: stopped after").wait_for()
+    studio.pause = 0.0
+    return len(words(page)) - 3
+
+
+def go_on(page, count):
+    """Continues, until the text has so many new words."""
+    page.click("#continue")
+    page.wait_for_function(
+        "n => document.querySelectorAll('#compose-workbench .tok').length === n + 3", arg=count
+    )
+    page.wait_for_selector("#continue:not([disabled])")
+    return page
+
+
+@pytest.mark.parametrize("between", ["at once", "wander", "reload"])
+def test_a_stopped_text_goes_on(compose, studio, between):
+    assert compose.locator("#continue").is_disabled()
+    written = stopped_early(compose, studio)
+    compose.fill("#compose-prompt textarea", "something else")
+    if between != "at once":
+        compose.get_by_role("tab", name="Explore").click()
+        compose.wait_for_timeout(4000)
+        compose.get_by_role("tab", name="Compose").click()
+    if between == "reload":
+        compose.reload()
+        opened(compose)
+        compose.wait_for_selector("#compose-workbench .tok")
+    go_on(compose, written + 64)
+    assert words(compose)[1:] == ["one", "two", *(f"word{step}" for step in range(written + 64))]
+    assert "Generated 64 tokens" in compose.inner_text("#status")
+    assert "Partial" not in compose.inner_text("#compose-workbench")
+    go_on(compose, written + 128)
+
+
+def test_it_goes_on_with_the_plan_as_it_is_now_and_what_is_selected_stays(compose, studio):
+    written = stopped_early(compose, studio)
+    compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[2].click()")
+    compose.click("#composer [aria-label='Solo french']")
+    go_on(compose, written + 64)
+    assert studio.plans[-1] == RoutingPlan([Override.solo("french")])
+    assert words(compose)[3:5] == ["word0", "word1"]
+    assert words(compose)[-1] == f"other{written + 63}"
+    assert compose.locator("#compose-workbench .tok.selected").all_inner_texts() == ["two"]
+    notices = compose.inner_text("#compose-workbench .notices")
+    assert f"The first {written} new tokens were written under another plan" in notices
+    assert compose.locator(".previewing").count() == 0
+
+
+def test_a_text_that_the_studio_no_longer_has_is_not_gone_on_after(compose, studio, monkeypatch):
+    stopped_early(compose, studio)
+    monkeypatch.setattr(TraceStore, "get", lambda *_: None)
+    compose.click("#continue")
+    compose.locator("#compose-notice").get_by_text("no longer has the text").wait_for()
+    assert compose.locator("#continue").is_disabled()
+    assert compose.locator("#generate").is_enabled()
+
+
 @pytest.mark.parametrize("how", ["close", "reload"])
 def test_a_tab_that_goes_away_ends_its_run(browser, url, studio, how):
     # Gradio itself complains in the console when a stream is cut, so nobody listens here.
@@ -575,11 +641,14 @@ def test_the_blend_is_downloaded_or_refused_with_the_reason(compose, tmp_path):
         compose.click("#save-adapter")
     download.value.save_as(tmp_path / "adapter.zip")
     assert zipfile.ZipFile(tmp_path / "adapter.zip").namelist()
-    compose.locator("#compose-notice").get_by_text("at most 1.2e-06").wait_for()
+    compose.locator("#save-notice").get_by_text("at most 1.2e-06").wait_for()
     compose.click("text=Add the mixer as an override")
     compose.locator(".entry select[aria-label=Tokens]").select_option("prompt")
     compose.click("#save-adapter")
-    compose.locator("#compose-notice").get_by_text("some tokens only").wait_for()
+    refusal = compose.locator("#save-notice .panel.problem")
+    refusal.get_by_text("some tokens only").wait_for()
+    button, said = compose.locator("#save-adapter").bounding_box(), refusal.bounding_box()
+    assert 0 < said["y"] - button["y"] < 100, "beside its button"
 
 
 def test_hostile_text_and_names_run_nothing(compose):

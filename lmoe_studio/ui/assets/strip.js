@@ -14,7 +14,6 @@ function makeStrip(view, act) {
   let version = 0;
   let painted = [];
   let selected = [];
-  let series; // of the run that is shown
 
   // As a text grows, the strip follows its end, unless someone has scrolled away from it.
   function build() {
@@ -33,9 +32,8 @@ function makeStrip(view, act) {
       return spans;
     });
     node.replaceChildren(...linesOf(parts));
-    node.scrollTop = series === view.data.run?.series ? before : 0;
+    node.scrollTop = view.goesOn ? before : 0;
     if (live && atEnd) node.scrollTop = node.scrollHeight;
-    series = view.data.run?.series;
     selected = [];
     markSelection();
     painted = new Int32Array(parts.length);

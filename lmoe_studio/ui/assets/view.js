@@ -33,6 +33,7 @@ function makeView() {
     scale: 1,
     mean: null, // the same over all layers, [token, expert]
     touched: null, // uint8 [token, layer]: where a plan changed something; null for nowhere
+    goesOn: false, // what was loaded last is a longer view of what was there
     previewing: false, // the weights are what a plan would make of the run's
     layer: ALL_LAYERS, // an index into data.layers
     colour: "dominant", // "dominant", "entropy", or the index of one expert
@@ -43,9 +44,11 @@ function makeView() {
     lo: NONE, hi: NONE, anchor: NONE, // selected tokens; NONE stands for the whole text
   };
 
-  // A further view of the same run keeps what is selected.
+  // A further view of the same run, or of one that goes on after it, keeps what is selected.
   view.load = (data) => {
-    const goesOn = Boolean(view.data?.run && view.data.run.series === data.run?.series);
+    const { id, run } = view.data ?? {};
+    view.goesOn = Boolean(run && data.run &&
+      (run.series === data.run.series || (id && id === data.run.follows)));
     view.data = data;
     [view.T, view.L, view.K] = data.shape;
     view.show(data, false);
@@ -56,7 +59,7 @@ function makeView() {
     view.alternativeLogprobs = decodeWords(data.alternative_logprobs);
     view.rgb = data.experts.map((expert) =>
       [1, 3, 5].map((at) => parseInt(expert.colour.slice(at, at + 2), 16)));
-    if (goesOn) return;
+    if (view.goesOn) return;
     view.layer = Math.min(view.layer, view.L - 1);
     view.solo.clear();
     view.hover = NONE;

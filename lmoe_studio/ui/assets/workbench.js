@@ -238,12 +238,11 @@ function build() {
   tooltip.hide();
   if (!props.value?.shape) return showEmpty();
   if (props.value.run?.live) saySeen(props.value.run);
-  const grows = view.data?.run && view.data.run.series === props.value.run?.series;
   view.load(props.value);
   unseen = "";
   root.classList.remove("previewing");
   root.classList.toggle("growing", Boolean(view.data.run?.live));
-  if (grows) {
+  if (view.goesOn) {
     strip.build();
     heatmap.build();
     toolbar.show();
