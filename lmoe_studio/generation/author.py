@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -66,8 +67,13 @@ class Author:
         given: Sequence[PlanSource],
         should_stop: StopSignal,
         options: Mapping[str, Any],
+        *,
+        names: Sequence[str] = (),
     ) -> Iterator[list[Piece | None]]:
-        """Check everything at once, then give the pieces of a batch: one prompt, a plan a row."""
+        """Check everything at once, then give the pieces of a batch: one prompt, a plan a row.
+
+        `names`: what to call the plans where one is refused.
+        """
         turns = SteadyTurns(self._turns, lambda: self._model.folded)
         if isinstance(turns.at_first, FoldedBlend):
             turns.at_first.refuse_others()
@@ -81,8 +87,8 @@ class Author:
         plans = [
             _asked_each_step(plan)
             if callable(plan)
-            else self.checked(plan, length=len(ids) + new_tokens, new_tokens=new_tokens)
-            for plan in given
+            else self.checked(plan, length=len(ids) + new_tokens, new_tokens=new_tokens, name=name)
+            for plan, name in zip_longest(given, names)
         ]
         request = TextRequest(
             prompt_text(prompt, self._texts),
@@ -135,7 +141,7 @@ class Author:
             raise ConfigError(
                 f"A comparison has 1 to {MAX_RUNS} runs, the base model's included; got {len(named)}."
             )
-        pieces = self.write(prompt, list(named.values()), should_stop, options)
+        pieces = self.write(prompt, list(named.values()), should_stop, options, names=list(named))
         scores = None
         if reference:
             text = one_text(prompt, "With a reference the prompt")
@@ -145,18 +151,25 @@ class Author:
         return Comparison(runs, tuple(identical), scores)
 
     def checked(
-        self, given: object, *, length: int | None = None, new_tokens: int | None = None
+        self,
+        given: object,
+        *,
+        length: int | None = None,
+        new_tokens: int | None = None,
+        name: str | None = None,
     ) -> RoutingPlan | None:
         """The plan that is meant, unless it does not fit the bank or a run of this extent."""
         plan = as_plan(given)
-        if plan is not None:
+        try:
             check_plan(
-                plan,
+                plan or RoutingPlan(),
                 experts=self._model.bank.expert_names,
                 num_layers=self._model.num_layers,
                 length=length,
                 new_tokens=new_tokens,
             )
+        except PlanError as error:
+            raise PlanError(f"Plan {name}: {error}" if name else str(error)) from None
         return plan
 
     def check_alternatives(self, count: object) -> int:

@@ -43,8 +43,9 @@ class DifferenceMap(TypedDict):
     """Tokens, layers."""
     values: str
     """base64 uint8 `[token, layer]`; 255 stands for `most`."""
+    least: float
     most: float
-    """The largest divergence; 1 is the most there can be."""
+    """The smallest and the largest divergence; 1 is the most there can be."""
     mean: float
 
 
@@ -68,6 +69,11 @@ class Compared:
     table: pd.DataFrame
     traces: dict[str, str]
     """By a run's name, what the page's store of traces holds its trace under."""
+
+    def is_router_alone(self, name: str) -> bool:
+        """Whether a run of that name had no plan."""
+        plans = self.table.set_index("run")["plan"]
+        return plans.get(name) == ROUTER_ALONE
 
 
 def comparison_view(comparison: "Comparison", plans: dict[str, RoutingPlan]) -> ComparisonView:
@@ -199,6 +205,7 @@ def _differences(comparison: "Comparison", one: str, other: str) -> DifferenceMa
         "names": (one, other),
         "shape": (values.shape[0], values.shape[1]),
         "values": b64encode(np.ascontiguousarray(steps).tobytes()).decode("ascii"),
+        "least": round(float(values.min(initial=1)), 4),
         "most": round(most, 4),
         "mean": round(float(values.mean()) if values.size else 0.0, 4),
     }

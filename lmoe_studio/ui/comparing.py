@@ -5,9 +5,11 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
 from lmoe_studio.errors import PlanError, TextError
 from lmoe_studio.routing.plan import RoutingPlan
+from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.compared import Compared, ComparisonView, runs_frame
@@ -72,13 +74,15 @@ def _told(work: Generator[float, None, Made], doing: str) -> Generator[list[Any]
             raise
 
 
-def check(studio: "Studio", prompt: str, plans: dict[str, RoutingPlan]) -> None:
-    """Raises TextError or PlanError."""
+def check(
+    studio: "Studio", prompt: str, plans: dict[str, RoutingPlan], new_tokens: int | None = None
+) -> None:
+    """What can be known before the model runs. Raises TextError, or PlanError that names the plan."""
     if not prompt.strip():
         raise TextError("Write the beginning of a text, and each plan goes on from it.")
     for name, plan in plans.items():
         try:
-            studio.check_plan(plan)
+            studio.check_plan(plan, max_new_tokens=new_tokens)
         except PlanError as error:
             raise PlanError(f"Plan {name}: {error}") from None
 
@@ -103,6 +107,20 @@ def _busy(text: str) -> str:
 def _ready(page: Page) -> str:
     studio = page.source.state.studio
     return panels.status_line(f"Ready · {studio.card.bank}" if studio else "Waiting for the model")
+
+
+def strongest_of(plan: RoutingPlan) -> str | None:
+    """The expert that a plan gives most, by the last of its overrides that gives; None where none does."""
+    for one in reversed(plan.overrides):
+        gives = one.operation in ("pin", "solo", "boost", "bias") and one.strength > 0
+        if gives and max(one.weights.values(), default=0) > 0:
+            return max(one.weights, key=one.weights.__getitem__)
+    return None
+
+
+def strongest_in(trace: RoutingTrace) -> str:
+    """The expert with the largest mean weight in a trace."""
+    return trace.experts[int(np.nan_to_num(trace.routing_weights).mean(axis=(0, 1)).argmax())]
 
 
 def exports_of(page: Page, results: Results, name: str) -> Find:

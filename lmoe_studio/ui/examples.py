@@ -1,4 +1,4 @@
-"""Texts to try: short, real, each of another kind, and one that mixes three."""
+"""Texts to try, each of another kind: short and whole ones, and beginnings to go on from."""
 
 EXAMPLES = {
     "SQL": (
@@ -38,3 +38,13 @@ EXAMPLES = {
         "simmer for twenty minutes, and serve with toasted bread."
     ),
 }
+"""Whole texts; the last mixes three kinds."""
+
+BEGINNINGS = {
+    "SQL": "-- customers with more than three orders\nSELECT",
+    "French": "Le soir, dans la petite ville, le marché",
+    "Recipe": "Slice the onions and cook them slowly in butter.",
+    "Python": "def count_words(text):\n",
+    "Question": "Question: What is the capital of France?\nAnswer:",
+}
+"""Beginnings that a model goes on from."""

@@ -408,6 +408,22 @@ def test_comparisons_are_checked_too(idle_studio):
         idle_studio.sweep("x", "sqll")
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Override.solo("sqll"),
+        Override.solo("sql", layers=[7]),
+        Override.solo("sql", tokens=[90]),
+        Override.solo("sql", tokens={"steps": [70]}),
+    ],
+)
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_refused_plan_of_a_comparison_is_named(idle_studio, side, refused):
+    plans = {"A": RoutingPlan(), "B": RoutingPlan()} | {side: RoutingPlan([refused])}
+    with pytest.raises(PlanError, match=rf"^Plan {side}: Override 1 "):
+        idle_studio.compare("x", plans)
+
+
 def test_the_last_place_of_the_context_can_be_written(studio):
     assert len(studio.generate("x" * 64, max_new_tokens=64).token_ids) == 64
 

@@ -116,7 +116,8 @@ class FakeStudio(Loose):
         return tuple(plan_notes(plan, experts=experts, new_tokens=max_new_tokens))
 
     def stream(self, prompt, *, plan=None, max_new_tokens=64, should_stop=None, seed=0, **options):
-        """One word a token; a plan that asks for something changes the words from the third on."""
+        """One word a token; a plan that asks for something changes the words from the third on, or, where it
+        names math, from the fifth."""
         if isinstance(self.answer, Exception):
             raise self.answer
         self.plans.append(plan)
@@ -126,7 +127,8 @@ class FakeStudio(Loose):
     def _pieces(self, past, plan, count, should_stop, seed):
         before = int(past.generated.sum())
         steps = range(before, before + count)
-        words = [f" other{step}" if plan and step >= 3 else f" word{step}" for step in steps]
+        others_from = 5 if plan and "math" in plan.overrides[0].weights else 3
+        words = [f" {'other' if plan and step >= others_from else 'word'}{step}" for step in steps]
         started = time.perf_counter()
         written = []
         for step, word in zip(steps, words, strict=True):

@@ -8,12 +8,13 @@ from threading import Event
 import numpy as np
 import pytest
 from fake_studio import FakeStudio, make_trace
+from test_layout import banks, load_bank, open_tab
 from test_workbench import HOSTILE
 
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.ui.compared import comparison_view, prompt_length, routing_difference, warnings
-from lmoe_studio.ui.comparing import check
+from lmoe_studio.ui.comparing import check, strongest_of
 from lmoe_studio.ui.plan_form import read_picks
 from lmoe_studio.ui.runs import RunBook, in_background
 
@@ -150,6 +151,113 @@ def test_runs_stand_side_by_side_and_d_goes_to_where_they_part(compare):
     compare.locator("#comparison canvas").click(position={"x": 3, "y": 5})
     assert compare.locator("#comparison .tok.selected").count() == 3
     assert "Jensen-Shannon" in compare.inner_text("#comparison .map")
+
+
+def test_every_parting_is_marked_in_the_columns_it_is_between(compare):
+    choose(compare, "router", "solo:math")
+    run(compare)
+    compare.wait_for_selector("#comparison .column >> nth=2")
+    marks = compare.eval_on_selector_all(
+        "#comparison section.column",
+        """all => all.map(column => [...column.querySelectorAll('.parting')].map(
+             mark => [Number(mark.dataset.index), mark.textContent, mark.dataset.parts]))""",
+    )
+    base, a, b = marks
+    assert base == [[6, "other3", "≠ A, B"]]
+    assert a == [[6, "word3", "≠ Base model"], [8, "word5", "≠ B"]]
+    assert b == [[6, "word3", "≠ Base model"], [8, "other5", "≠ A"]]
+    words = compare.locator("#comparison .partings button").all_inner_texts()
+    assert words == ["Base model | A: token 6", "Base model | B: token 6", "A | B: token 8"]
+
+
+def test_a_map_of_one_colour_is_a_sentence(compare):
+    choose(compare, "solo:math", "solo:french")
+    run(compare)
+    compare.get_by_text("they have no expert in common").wait_for()
+    choose(compare, "router", "router")
+    run(compare)
+    compare.get_by_text("The routing of A and B is the same at every").wait_for()
+    assert compare.locator("#comparison canvas").count() == 0
+
+
+def test_examples_are_compared_at_once(compare, studio):
+    before = len(studio.plans)
+    compare.locator(".starts:visible button").get_by_text("French").click()
+    compare.wait_for_selector("#comparison .column >> nth=2")
+    assert compare.input_value("#compare-prompt textarea").startswith("Le soir")
+    assert len(studio.plans) == before + 3
+
+
+def test_the_expert_to_sweep_is_plan_as_strongest_until_one_is_chosen(compare):
+    compare.get_by_role("button", name="Sweep one expert").click()
+    expert = compare.locator("#sweep-expert input")
+
+    def becomes(name):
+        compare.wait_for_function(
+            "name => document.querySelector('#sweep-expert input').value === name", arg=name
+        )
+
+    choose(compare, a="solo:drama")
+    becomes("drama")
+    pinned = RoutingPlan([Override.pin({"sql": 0.2, "math": 0.5, "prose": 0.3})])
+    choose(compare, a="json")
+    compare.fill("textarea[aria-label='Plan A as JSON']", pinned.to_json())
+    becomes("math")
+    expert.click()
+    compare.locator("[role=option]").get_by_text("french").click()
+    choose(compare, b="solo:prose")
+    compare.wait_for_timeout(1500)
+    becomes("french")
+    # The router alone: what it gave most in the last comparison.
+    choose(compare, a="router", b="solo:french")
+    run(compare)
+    trace = make_trace(["<|im_start|>", *["one", " two"], *[f" word{n}" for n in range(64)]])
+    becomes(trace.experts[int(trace.routing_weights.mean(axis=(0, 1)).argmax())])
+
+
+def test_what_is_picked_and_not_there_is_said_for_as_long(open_page, serving):
+    source, _ = banks()
+    page = open_page(serving(source))
+    open_tab(page, "Compare")
+    choose(page, "solo:sql", "solo:french")
+    load_bank(page, "mine")
+    said = "B is the router alone: there is no expert “french” in the bank mine."
+    told = page.locator("#picker .told")
+    told.get_by_text(said).wait_for()
+    assert page.locator("#picker [aria-label='Plan B'] option:checked").inner_text() == (
+        "solo french: not here, so the router alone"
+    )
+    page.wait_for_timeout(500)
+    page.reload()
+    page.wait_for_timeout(3500)
+    open_tab(page, "Compare")
+    told.get_by_text(said).wait_for()
+    run(page)
+    page.wait_for_selector("#comparison .column >> nth=2")
+    assert page.locator("#comparison .plan").all_inner_texts()[2] == "Router alone"
+    load_bank(page, "demo")
+    page.wait_for_function("document.querySelector('#picker .told').textContent === ''")
+    assert picks(page) == ["solo:sql", "solo:french"]
+    choose(page, b="compose")
+    told.get_by_text("B is the router alone: the plan in Compose holds nothing").wait_for()
+    choose(page, b="router")
+    page.wait_for_function("document.querySelector('#picker .told').textContent === ''")
+
+
+@pytest.mark.parametrize(
+    ("plan", "expert"),
+    [
+        ([], None),
+        ([Override.solo("sql")], "sql"),
+        ([Override.solo("sql"), Override.pin({"math": 0.2, "prose": 0.3})], "prose"),
+        ([Override.solo("sql"), Override.ban("sql")], "sql"),
+        ([Override.bias({"sql": -3})], None),
+        ([Override.solo("sql", strength=0)], None),
+        ([Override.bypass()], None),
+    ],
+)
+def test_the_strongest_of_a_plan(plan, expert):
+    assert strongest_of(RoutingPlan(plan)) == expert
 
 
 def test_plans_that_change_nothing_are_warned_about(compare):

@@ -4,6 +4,7 @@
 const root = element.querySelector(".comparison");
 let columns = []; // { name, view, strip }
 let selected = NONE;
+const LEAST_SEEN = 0.005; // divergences closer together than this look alike
 let stops = []; // positions where runs part, in order
 
 function select(index) {
@@ -116,7 +117,25 @@ function makePartings(value) {
   return node;
 }
 
+// A map that is of one colour would look like a picture; what it has to say is a sentence.
+function flatMap({ names, shape, most, least, mean }) {
+  const [T] = shape;
+  const pair = names.join(" and ");
+  if (!T) return `${pair} share no token, so there is nothing to compare their routing on.`;
+  if (most < LEAST_SEEN) return `The routing of ${pair} is the same at every shared token and layer.`;
+  if (most - least >= LEAST_SEEN) return "";
+  const what = least > 1 - LEAST_SEEN ? "they have no expert in common" : "it differs as much everywhere";
+  return `The routing of ${pair} differs by ${mean.toFixed(3)} of 1 (Jensen-Shannon divergence) at every ` +
+    `shared token and layer: ${what}.`;
+}
+
 function makeMap(differences) {
+  const flat = flatMap(differences);
+  if (flat) {
+    const node = make("section", "map flat");
+    node.append(make("p", "", flat));
+    return { node, mark() {} };
+  }
   const [T, L] = differences.shape;
   const values = decodeBytes(differences.values);
   const node = make("section", "map");
@@ -180,7 +199,7 @@ function build() {
   tooltipView = null;
   for (const { name, strip } of columns) {
     strip.build();
-    markParting(name, strip, value.divergences);
+    markPartings(name, strip, value.divergences);
   }
 }
 
@@ -191,12 +210,20 @@ function showNotes() {
   notes.replaceChildren(...[...otherBank(value), ...value.warnings].map((line) => make("p", "", line)));
 }
 
-function markParting(name, strip, divergences) {
-  const own = divergences.filter(([one, other]) => one === name || other === name);
-  const positions = own.map(([, , position]) => position);
-  if (!positions.length) return;
-  const token = strip.node.querySelectorAll(".tok")[Math.min(...positions)];
-  token?.classList.add("parting");
+// Marks every token at which a run parts from another, with the others' names.
+function markPartings(name, strip, divergences) {
+  const others = new Map();
+  for (const [one, other, position] of divergences) {
+    if (one !== name && other !== name) continue;
+    const names = others.get(position) ?? [];
+    others.set(position, [...names, nameOf(one === name ? other : one)]);
+  }
+  for (const [position, names] of others) {
+    const mark = strip.partAt(position);
+    mark.classList.add("parting");
+    mark.dataset.parts = "≠ " + names.join(", ");
+    mark.title = "From here on it is another text than that of " + names.join(" and ");
+  }
   const start = strip.node.querySelector(".boundary");
   if (start) strip.node.scrollTop = start.offsetTop - 40;
 }

@@ -37,7 +37,6 @@ function makeSide(side, label) {
 
 function update(side, change) {
   Object.assign(picks[side], change);
-  note.textContent = "";
   show();
   changed();
 }
@@ -57,20 +56,46 @@ function optionsOf() {
   return groups;
 }
 
+// What was picked and is not there, as after another bank has come, stays picked: it is said for as long,
+// and is back when it comes back.
 function show() {
   for (const [side, { select, json }] of Object.entries(sides)) {
+    const { choice } = picks[side];
     select.replaceChildren(...optionsOf());
-    select.value = picks[side].choice;
-    if (select.selectedIndex < 0) {
-      note.textContent += `${side.toUpperCase()} is the router alone: there is no “${picks[side].choice.replace(/^\w+:/, "")}” here. `;
-      select.value = picks[side].choice = "router";
+    if (!isThere(choice)) {
+      const text = `${wordsFor(choice)}: not here, so the router alone`;
+      select.prepend(Object.assign(make("option", "", text), { value: choice }));
     }
+    select.value = choice;
     json.hidden = picks[side].choice !== "json";
     if (json.value !== picks[side].json) json.value = picks[side].json;
   }
+  const said = Object.keys(sides).map((side) => whyAlone(side.toUpperCase(), picks[side].choice));
+  say(note, said.filter(Boolean).join(" "));
+}
+
+const nameIn = (choice) => choice.replace(/^\w+:/, "");
+const wordsFor = (choice) => (choice.startsWith("solo:") ? "solo " : "") + nameIn(choice);
+
+function isThere(choice) {
+  if (choice.startsWith("solo:")) return names.includes(nameIn(choice));
+  if (choice.startsWith("preset:")) return keptPresets().some(({ name }) => name === nameIn(choice));
+  return ["router", "compose", "json"].includes(choice);
+}
+
+// Why a side has the router alone, where something else was picked.
+function whyAlone(label, choice) {
+  if (choice === "compose") {
+    const isEmpty = !keptPlan(bank)?.plan?.length;
+    return isEmpty && `${label} is the router alone: the plan in Compose holds nothing for the bank ${bank}.`;
+  }
+  if (isThere(choice)) return "";
+  const what = choice.startsWith("solo:") ? `no expert “${nameIn(choice)}” in the bank ${bank}` : `no preset “${nameIn(choice)}” any more`;
+  return `${label} is the router alone: there is ${what}.`;
 }
 
 function overridesOf({ choice, json }) {
+  if (!isThere(choice)) return { overrides: [] };
   if (choice === "json") return { json };
   if (choice === "compose") return { overrides: keptPlan(bank)?.plan ?? [] };
   if (choice.startsWith("preset:")) {
@@ -115,7 +140,6 @@ function bankCame(studio) {
   const others = studio.experts.map((expert) => expert.name);
   if (!studio.bank || (studio.bank === bank && others.join() === names.join())) return;
   [bank, names] = [studio.bank, others];
-  note.textContent = "";
   if (!picks.b.choice && names.length) picks.b.choice = "solo:" + names[0];
   root.replaceChildren(sides.a.node, tools, sides.b.node, note);
   show();
@@ -123,4 +147,10 @@ function bankCame(studio) {
 }
 
 onStudio(bankCame);
-for (const event of ["lmoe:plan", "storage"]) window.addEventListener(event, () => bank && changed());
+for (const event of ["lmoe:plan", "storage"]) {
+  window.addEventListener(event, () => {
+    if (!bank) return;
+    if (document.activeElement?.closest(".picker") === null) show();
+    changed();
+  });
+}

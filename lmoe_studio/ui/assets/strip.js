@@ -203,5 +203,13 @@ function makeStrip(view, act) {
   }, { passive: true });
   new ResizeObserver(paintVisible).observe(node);
 
-  return { node, build, paint, markSelection, reveal };
+  // A token's element; behind the last one, a mark for the end of the text.
+  function partAt(index) {
+    if (index < parts.length) return parts[index][0];
+    const end = make("span", "sign end", "∎");
+    (lines.at(-1)?.box ?? node).append(end);
+    return end;
+  }
+
+  return { node, build, paint, markSelection, reveal, partAt };
 }

@@ -1,5 +1,6 @@
 """Compare: the same prompt and seed under two plans and without experts."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
@@ -9,16 +10,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 import numpy as np
 
+from lmoe_studio.errors import PlanError
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import clean, typed
 from lmoe_studio.ui.compared import comparison_view, sweep_view
-from lmoe_studio.ui.comparing import Made, Results, Work, check, exports_of, or_none, run_for_page
+from lmoe_studio.ui.comparing import (
+    Made,
+    Results,
+    Work,
+    check,
+    exports_of,
+    or_none,
+    run_for_page,
+    strongest_in,
+    strongest_of,
+)
 from lmoe_studio.ui.components.comparison import (
     build_comparison,
     build_picker,
     show_comparison,
     show_no_comparison,
 )
+from lmoe_studio.ui.examples import BEGINNINGS
 from lmoe_studio.ui.exports.bar import build_bar, wire_bar
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.plan_form import read_picks
@@ -34,6 +47,7 @@ KEPT = {"compared": "", "reference": "", "comparison": "", "sweep": ""}
 _MOST_RESULTS = 24
 """Comparisons and sweeps of all users that the server keeps."""
 LEAST_STEPS, MOST_STEPS = 3, 7
+_EXAMPLES = ("SQL", "French", "Question")
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _MODEL = {
@@ -45,8 +59,9 @@ _MODEL = {
 _MOST_CHARACTERS = 100_000
 
 _WHAT = (
-    "<p>The same beginning and seed are continued three times: under plan A, under plan B, and by "
-    "the base model without any expert.</p>"
+    "<p>The same beginning and seed are continued three times, side by side: <b>A</b> under plan A, "
+    "<b>B</b> under plan B, and the <b>base model</b> without any expert. A plan is the router alone, "
+    "one expert alone, what the mixer in Compose holds, one of its presets, or JSON.</p>"
 )
 
 
@@ -57,6 +72,7 @@ class Parts:
     prompt: gr.Textbox
     compare: gr.Button
     stop: gr.Button
+    examples: list[tuple[gr.Button, str]]
     same: gr.Button
     picker: gr.HTML
     reference: gr.Textbox
@@ -77,6 +93,7 @@ def build(page: Page) -> Follower:
     parts, results = _lay_out(), Results(_MOST_RESULTS)
     _wire_compare(page, parts, results)
     _wire_sweep(page, parts, results)
+    _follow_a(page, parts, results)
     _wire_memory(page, parts, results)
     wire_bar(page, parts.exports, page.kept["comparison"], exports_of(page, results, "texts"))
     wire_bar(page, parts.swept_exports, page.kept["sweep"], exports_of(page, results, "sweep"))
@@ -105,6 +122,11 @@ def _lay_out() -> Parts:
             elem_id="compare-stop", elem_classes="stop-act",
         )  # fmt: skip
     with gr.Row(elem_classes="starts"):
+        gr.HTML("<span>Examples</span>", apply_default_css=False, scale=0, min_width=64)
+        examples = [
+            (gr.Button(name, size="sm", scale=0, min_width=64), BEGINNINGS[name])
+            for name in _EXAMPLES
+        ]
         same = gr.Button("The beginning from Compose", size="sm", scale=0, min_width=170)
     gr.HTML(_WHAT, apply_default_css=False, elem_id="compare-what")
     picker = build_picker(elem_id="picker")
@@ -129,7 +151,7 @@ def _lay_out() -> Parts:
         swept = build_comparison(elem_id="swept")
         swept_exports = build_bar(elem_id="sweep-exports")
     return Parts(
-        prompt, compare, stop, same, picker, reference, settings, notice, comparison, exports, expert,
+        prompt, compare, stop, examples, same, picker, reference, settings, notice, comparison, exports, expert,
         steps, sweep, swept, swept_exports, gr.State(""),
     )  # fmt: skip
 
@@ -144,7 +166,7 @@ def _wire_compare(page: Page, parts: Parts, results: Results) -> None:
             options = options_of(read_settings(length, greedy, temperature, seed, chat))
 
             def compare(studio: "Studio", stop: Event) -> Made:
-                check(studio, typed(prompt), plans)
+                check(studio, typed(prompt), plans, options["max_new_tokens"])
                 made = studio.compare(
                     prompt, plans, reference=or_none(typed(reference)), should_stop=stop, **options
                 )
@@ -155,7 +177,11 @@ def _wire_compare(page: Page, parts: Parts, results: Results) -> None:
         yield from run_for_page(page, request, work, results, "Comparing")
 
     inputs = [parts.prompt, parts.picker, parts.reference, *parts.settings.inputs]
-    parts.compare.click(_on_compare, inputs, _outputs(page, parts, "comparison"), **_MODEL)
+    outputs = _outputs(page, parts, "comparison")
+    parts.compare.click(_on_compare, inputs, outputs, **_MODEL)
+    for button, text in parts.examples:
+        filled = button.click(None, None, parts.prompt, js=f"() => {json.dumps(text)}", **_QUIET)
+        filled.then(_on_compare, inputs, outputs, **_MODEL)
 
 
 def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
@@ -173,11 +199,14 @@ def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
             strengths = [round(float(at), 3) for at in np.linspace(0, 1, count)]
 
             def sweep(studio: "Studio", stop: Event) -> Made:
-                check(studio, typed(prompt), {"A": plan})
-                made = studio.sweep(
-                    prompt, typed(expert), strengths=strengths, plan=plan,
-                    reference=or_none(typed(reference)), should_stop=stop, **options,
-                )  # fmt: skip
+                check(studio, typed(prompt), {"A": plan}, options["max_new_tokens"])
+                try:
+                    made = studio.sweep(
+                        prompt, typed(expert), strengths=strengths, plan=plan,
+                        reference=or_none(typed(reference)), should_stop=stop, **options,
+                    )  # fmt: skip
+                except PlanError as error:
+                    raise PlanError(f"The sweep of plan A: {error}") from None
                 return made, sweep_view(made, {})
 
             return sweep
@@ -189,6 +218,33 @@ def _wire_sweep(page: Page, parts: Parts, results: Results) -> None:
         *parts.settings.inputs,
     ]  # fmt: skip
     parts.sweep.click(_on_sweep, inputs, _outputs(page, parts, "sweep"), **_MODEL)
+
+
+def _follow_a(page: Page, parts: Parts, results: Results) -> None:
+    """The expert to sweep is plan A's strongest, until A has another; one chosen by hand stays."""
+    followed = gr.State("")
+
+    def _on_a(picks: object, key: object, before: object, request: gr.Request) -> list[Any]:
+        studio = page.source.state.studio
+        if studio is None:
+            return [gr.skip(), gr.skip()]
+        try:
+            plan, _ = read_picks(picks)
+        except PlanError:  # is told when something is run with it
+            return [gr.skip(), gr.skip()]
+        found = strongest_of(plan)
+        kept = results.get(user_of(request), key)
+        if found is None and not plan and kept is not None and kept.is_router_alone("A"):
+            trace = page.traces.get(user_of(request), kept.traces.get("A"))
+            found = strongest_in(trace) if trace is not None and len(trace) else None
+        names = [clean(expert.name) for expert in studio.card.experts]
+        if found is None or clean(found) not in names or found == before:
+            return [gr.skip(), gr.skip()]
+        return [clean(found), found]
+
+    given = [parts.picker, page.kept["comparison"], followed]
+    for changed in (parts.picker.change, page.kept["comparison"].change):
+        changed(_on_a, given, [parts.expert, followed], **_QUIET)
 
 
 def _outputs(page: Page, parts: Parts, name: Literal["comparison", "sweep"]) -> list[Any]:

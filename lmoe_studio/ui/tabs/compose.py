@@ -19,6 +19,7 @@ from lmoe_studio.ui.components.workbench import (
     show_no_trace,
     show_trace,
 )
+from lmoe_studio.ui.examples import BEGINNINGS
 from lmoe_studio.ui.exports.bar import Find, build_bar, wire_bar
 from lmoe_studio.ui.exports.exportable import Exportable
 from lmoe_studio.ui.exports.sources import trace_export
@@ -34,13 +35,6 @@ from lmoe_studio.ui.writing import Written, read_settings, write
 
 TITLE = "Compose"
 KEPT = {"beginning": "", "written": ["", ""]}
-STARTS = {
-    "SQL": "-- customers with more than three orders\nSELECT",
-    "French": "Le soir, dans la petite ville, le marché",
-    "Recipe": "Slice the onions and cook them slowly in butter.",
-    "Python": "def count_words(text):\n",
-    "Question": "Question: What is the capital of France?\nAnswer:",
-}
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # Texts of several visitors grow side by side: their steps take turns inside the Studio.
@@ -120,7 +114,7 @@ def _lay_out() -> Parts:
         gr.HTML("<span>Beginnings</span>", apply_default_css=False, scale=0, min_width=72)
         starts = [
             (gr.Button(name, size="sm", scale=0, min_width=64), text)
-            for name, text in STARTS.items()
+            for name, text in BEGINNINGS.items()
         ]
     settings = build_settings("compose-settings")
     notice = gr.HTML(apply_default_css=False, elem_id="compose-notice", elem_classes="notice")

@@ -3,7 +3,6 @@
 import time
 
 import pandas as pd
-import pytest
 
 from lmoe_studio.tracing.files import load_trace
 from lmoe_studio.ui.exports import files
