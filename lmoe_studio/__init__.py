@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lmoe_studio.experts.merge import merge_blend
     from lmoe_studio.generation.comparison import Comparison
     from lmoe_studio.generation.text import Generation
+    from lmoe_studio.hub.attaching import attach, detach
+    from lmoe_studio.hub.causal_lm import LMoEForCausalLM
+    from lmoe_studio.hub.repository import push_bank
     from lmoe_studio.importing import import_adapters
     from lmoe_studio.jobs.job import Job, JobState
     from lmoe_studio.jobs.jobs import Jobs
@@ -52,6 +55,7 @@ _HOME = {
     "JobState": "jobs.job",
     "Jobs": "jobs.jobs",
     "LMoEError": "errors",
+    "LMoEForCausalLM": "hub.causal_lm",
     "MixtureModel": "mixture",
     "Override": "routing.plan",
     "RegexMatch": "routing.plan",
@@ -64,9 +68,12 @@ _HOME = {
     "TextMatch": "routing.plan",
     "TrainingConfig": "training.config",
     "import_adapters": "importing",
+    "attach": "hub.attaching",
+    "detach": "hub.attaching",
     "load_bank": "experts.files",
     "load_trace": "tracing.files",
     "merge_blend": "experts.merge",
+    "push_bank": "hub.repository",
     "run_training": "training.run",
     "save_bank": "experts.files",
     "save_trace": "tracing.files",
@@ -81,6 +88,7 @@ __all__ = [
     "JobState",
     "Jobs",
     "LMoEError",
+    "LMoEForCausalLM",
     "MixtureModel",
     "Override",
     "RegexMatch",
@@ -93,10 +101,13 @@ __all__ = [
     "TextMatch",
     "TrainingConfig",
     "__version__",
+    "attach",
+    "detach",
     "import_adapters",
     "load_bank",
     "load_trace",
     "merge_blend",
+    "push_bank",
     "run_training",
     "save_bank",
     "save_trace",

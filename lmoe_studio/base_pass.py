@@ -1,12 +1,16 @@
 """One forward pass of a base model, whatever the names that its own `forward` has for things."""
 
 import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from lmoe_studio.errors import TextError
 from lmoe_studio.routing.router import TokenBatch
 
 _CACHES = ("past_key_values", "cache_params")
@@ -19,6 +23,37 @@ class BaseOutput(NamedTuple):
 
     logits: Tensor
     cache: Cache | None
+
+
+class AskedPass(NamedTuple):
+    """A pass that somebody asks of a base model, by arguments of its own `forward`."""
+
+    tokens: TokenBatch
+    """All of a prompt, as far as one can know."""
+    past: int
+    """How many columns were read before."""
+    embeddings: Tensor | None
+    """Of the tokens, where their ids are not given and so are 0."""
+
+    @classmethod
+    def of(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Self:
+        """Raises TextError where neither ids nor embeddings are given."""
+        ids = args[0] if args else kwargs.get("input_ids")
+        embeddings = kwargs.get("inputs_embeds") if ids is None else None
+        if ids is None:
+            if embeddings is None:
+                raise TextError(
+                    "The model is called without input_ids; give the ids of a text's tokens."
+                )
+            ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+        caches = (kwargs.get(name) for name in _CACHES)
+        past = cache_length(next((cache for cache in caches if cache is not None), None))
+        mask, places = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        is_padding = isinstance(mask, Tensor) and mask.ndim == 2
+        tokens = token_batch(ids, mask if is_padding else None, None, past)
+        if not is_padding and isinstance(places, Tensor) and places.ndim == 2:
+            tokens = replace(tokens, positions=places.expand_as(ids))
+        return cls(tokens, past, embeddings)
 
 
 def run_base(
@@ -51,7 +86,9 @@ def run_base(
         arguments |= {its_cache: cache, "use_cache": use_cache}
     if "logits_to_keep" in takes:
         arguments["logits_to_keep"] = logits_to_keep
-    length = cache_length(cache) + tokens.ids.shape[1]  # before the pass, which fills the same cache
+    length = (
+        cache_length(cache) + tokens.ids.shape[1]
+    )  # before the pass, which fills the same cache
     output = base(**arguments)
     after = getattr(output, its_cache, None) if its_cache else None
     if after is not None:
@@ -75,3 +112,19 @@ def cache_length(cache: Cache | None) -> int:
 @lru_cache
 def _arguments(kind: type[PreTrainedModel]) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def token_batch(
+    ids: Tensor, attention_mask: Tensor | None, steps: Tensor | None, past: int
+) -> TokenBatch:
+    """The tokens of a pass after `past` cached ones; all are of a prompt where `steps` is None."""
+    seq = ids.shape[1]
+    if attention_mask is None:
+        positions = torch.arange(past, past + seq, device=ids.device).expand_as(ids)
+        is_token = torch.ones_like(ids, dtype=torch.bool)
+    else:
+        positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -seq:]
+        is_token = attention_mask[:, -seq:].bool()
+    if steps is None:
+        steps = torch.full_like(ids, -1)
+    return TokenBatch(ids, positions, is_token, steps)

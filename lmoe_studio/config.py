@@ -31,6 +31,8 @@ _MOST_CLAUSES, _MOST_OF_A_NAME = 5, 120
 
 EMBEDDED_BASE = "smollm2-135m-instruct"
 """The base model that needs no model hub."""
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The same there, before its weights were rounded to 4 bits."""
 
 
 class Config(BaseModel):

@@ -136,6 +136,10 @@ class DataError(LMoEError):
     """A data file cannot be read, or holds nothing to train on."""
 
 
+class HubError(LMoEError):
+    """The Hugging Face hub cannot be reached, or does not have or take what was asked."""
+
+
 class StorageError(LMoEError):
     """A file cannot be written or read back."""
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lmoe_studio.base_pass import AskedPass
 from lmoe_studio.config import Composition
 from lmoe_studio.errors import BaseModelError
 from lmoe_studio.experts.layer import CurrentMixing, LoRABankLinear, SharedInput
@@ -80,6 +81,8 @@ class Current(CurrentMixing):
     call: Call | None = None
     opened: AbstractContextManager[Call] | None = None
     """The same, where a pass of the base model itself began it."""
+    steer: Callable[[AskedPass], tuple[TokenBatch, CompiledPlan | None]] | None = None
+    """Asked before each of those."""
 
 
 class BlockMixing:
@@ -147,9 +150,7 @@ class BlockMixing:
         source = layer.source
         reading = self._read.get(source)
         if reading is None or reading.x is not x:
-            parts = (
-                source.project(x) if self._route else source.mix(x, partial(self._expand, rows))
-            )
+            parts = source.project(x) if self._route else source.mix(x, partial(self._expand, rows))
             if len(parts) == 1:
                 return parts[0]
             reading = self._read[source] = _Reading(x, parts, len(parts))

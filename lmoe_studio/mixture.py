@@ -6,7 +6,7 @@ Weights live for the length of one forward pass and in one thread only: a plan i
 a call, so two callers with different plans cannot see each other's.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from lmoe_studio.architecture import decoder_blocks, hidden_width
-from lmoe_studio.base_pass import cache_length, run_base
-from lmoe_studio.errors import AdapterError, LMoEError, PlanError, TextError
+from lmoe_studio.base_pass import AskedPass, cache_length, run_base, token_batch
+from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
@@ -28,8 +28,8 @@ from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.mixing import BlockMixing, Call, Current, RoutingRecord
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.arrow import prototype
-from lmoe_studio.routing.given import PlanLike, as_plan
-from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.given import PlansLike, as_plans
+from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterSpec, TokenBatch
 from lmoe_studio.routing.state import check_state
@@ -40,9 +40,6 @@ FOLDED = (
     "A blend is folded into the base model's weights, which no plan can change; unfold it first, "
     "or leave the plan out."
 )
-
-PlanArgument = RoutingPlan | Sequence[RoutingPlan | None] | None
-"""One plan for every row of a batch, or one a row."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,8 @@ class MixtureModel(nn.Module):
         self._hooks += self._hook_base()
         self.num_layers = len(blocks)
         self.folded: FoldedBlend | None = None
+        self.undone_by_detach: list[Callable[[], object]] = []
+        """What else was done to the base model."""
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
 
     def forward(
@@ -137,7 +136,7 @@ class MixtureModel(nn.Module):
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Int[Tensor, "batch total"] | None = None,
         *,
-        plan: PlanLike | PlanArgument = None,
+        plan: PlansLike = None,
         routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
         steps: Int[Tensor, "batch seq"] | None = None,
         past_key_values: Cache | None = None,
@@ -273,8 +272,23 @@ class MixtureModel(nn.Module):
         with nullcontext() if is_idle else self._calling(call):
             yield call
 
+    @contextmanager
+    def steered(
+        self, steer: Callable[[AskedPass], tuple[TokenBatch, CompiledPlan | None]]
+    ) -> Iterator[None]:
+        """Inside, passes that this thread asks of the base model itself go by what `steer` says.
+
+        Args:
+            steer: gives the tokens of a pass, with their steps, and the plan for them.
+        """
+        before, self._current.steer = self._current.steer, steer
+        try:
+            yield
+        finally:
+            self._current.steer = before
+
     def compile_plan(
-        self, plan: PlanLike | PlanArgument, tokens: TokenBatch, *, roomy: bool = False
+        self, plan: PlansLike, tokens: TokenBatch, *, roomy: bool = False
     ) -> CompiledPlan | None:
         """Get plans ready for a pass over these tokens; None if they ask for nothing.
 
@@ -288,17 +302,8 @@ class MixtureModel(nn.Module):
         """
         if plan is None:
             return None
-        rows = tokens.ids.shape[0]
-        is_one = isinstance(plan, RoutingPlan | Override | Mapping) or not isinstance(
-            plan, Iterable
-        )
-        plans = [as_plan(plan)] * rows if is_one else [as_plan(one) for one in plan]
-        if len(plans) != rows:
-            raise PlanError(
-                f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
-            )
         return compile_plans(
-            plans,
+            as_plans(plan, len(tokens.ids)),
             experts=self.bank.expert_names,
             num_layers=self.num_layers,
             tokens=tokens,
@@ -314,6 +319,8 @@ class MixtureModel(nn.Module):
         for hook in self._hooks:
             hook.remove()
         detach_bank(self.base)
+        for undo in self.undone_by_detach:
+            undo()
         return self.base
 
     def to_bank(self) -> ExpertBank:
@@ -435,7 +442,11 @@ class MixtureModel(nn.Module):
     def _open(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._current.call is not None or self.folded is not None:
             return
-        call = self.routed(tokens_of_pass(args, kwargs), embeddings=kwargs.get("inputs_embeds"))
+        asked = AskedPass.of(args, kwargs)
+        tokens, plan = asked.tokens, None
+        if self._current.steer is not None:
+            tokens, plan = self._current.steer(asked)
+        call = self.routed(tokens, plan=plan, embeddings=asked.embeddings)
         call.__enter__()
         self._current.opened = call
 
@@ -523,6 +534,12 @@ class MixtureModel(nn.Module):
         return index, call.settle(index, layer, router(x, call.tokens), router)
 
 
+def attached_to(base: nn.Module) -> MixtureModel | None:
+    """What a bank was attached to this base model with, if one is."""
+    owners = (getattr(hook, "__self__", None) for hook in base._forward_pre_hooks.values())
+    return next((owner for owner in owners if isinstance(owner, MixtureModel)), None)
+
+
 def whole_tensor(tensor: Tensor) -> Tensor:
     """A tensor that lies in parts on several devices (FSDP), put together on each of them."""
     gather = getattr(tensor, "full_tensor", None)
@@ -531,37 +548,3 @@ def whole_tensor(tensor: Tensor) -> Tensor:
 
 def _own_copy(tensor: Tensor) -> Tensor:
     return whole_tensor(tensor).float().cpu().clone()
-
-
-def tokens_of_pass(args: Sequence[Any], kwargs: Mapping[str, Any]) -> TokenBatch:
-    """The tokens of a pass, from what a model of transformers is called with.
-
-    Raises:
-        TextError: it is given neither ids nor embeddings.
-    """
-    ids = args[0] if args else kwargs.get("input_ids")
-    embeddings = kwargs.get("inputs_embeds")
-    if ids is None and embeddings is None:
-        raise TextError("The model is called without input_ids; give the ids of a text's tokens.")
-    if ids is None:  # the routers read hidden states; nobody here asks for the ids
-        ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-    mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-    past = cache_length(kwargs.get("cache_params") if cache is None else cache)
-    is_padding_mask = isinstance(mask, Tensor) and mask.ndim == 2
-    return token_batch(ids, mask if is_padding_mask else None, None, past)
-
-
-def token_batch(
-    ids: Tensor, attention_mask: Tensor | None, steps: Tensor | None, past: int
-) -> TokenBatch:
-    """The tokens of a pass after `past` cached ones; all are of a prompt where `steps` is None."""
-    seq = ids.shape[1]
-    if attention_mask is None:
-        positions = torch.arange(past, past + seq, device=ids.device).expand_as(ids)
-        is_token = torch.ones_like(ids, dtype=torch.bool)
-    else:
-        positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)[:, -seq:]
-        is_token = attention_mask[:, -seq:].bool()
-    if steps is None:
-        steps = torch.full_like(ids, -1)
-    return TokenBatch(ids, positions, is_token, steps)

@@ -22,7 +22,6 @@ from lmoe_studio.cards import BankCard, bank_card
 from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
 from lmoe_studio.config import Quantize
 from lmoe_studio.errors import (
-    BaseMismatchError,
     ConfigError,
     PlanError,
     TextError,
@@ -66,11 +65,7 @@ class Studio:
         Raises:
             BaseMismatchError: the bank was made for a base of another architecture.
         """
-        if base.identity.fingerprint != bank.base.fingerprint:
-            raise BaseMismatchError(
-                f"Bank '{bank.name}' was made for {bank.base.id}, and {base.identity.id} is a model "
-                "of another architecture; load the bank with its own base model."
-            )
+        bank.require_base(base.identity)
         self.base = base
         self.bank = bank
         self.tokenizer = base.tokenizer

@@ -14,7 +14,7 @@ from secrets import token_hex
 
 from lmoe_studio.errors import StorageError
 
-_PREFIX = ".writing-"  # readers of Parquet folders pass over names with a dot
+STAGED = ".writing-"  # readers of Parquet folders pass over names with a dot
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -33,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK)):
         yield path
         return
-    staged = path.with_name(f"{_PREFIX}{token_hex(4)}.tmp")
+    staged = path.with_name(f"{STAGED}{token_hex(4)}.tmp")
     try:
         yield staged
         with staged.open("rb+") as file:
@@ -61,7 +61,7 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if not overwrite:
         require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_PREFIX) as making:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=STAGED) as making:
         staged, replaced = Path(making) / "made", Path(making) / "replaced"
         staged.mkdir()
         yield staged

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from lmoe_studio.causal.oracle import alone, oracle, usual_plans
 from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.errors import ConfigError, DataError, OverflowedError
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import needs_text
 from lmoe_studio.tracing.batches import batches_of_like_length
@@ -131,7 +132,7 @@ class CorpusEvaluator:
         if group:
             yield group
 
-    def _settled(self, plan: RoutingPlan | None, sequences: list[list[int]]) -> PlanArgument:
+    def _settled(self, plan: RoutingPlan | None, sequences: list[list[int]]) -> PlansLike:
         if plan is None or not needs_text(plan):
             return plan
         return [settle_prompt(plan, self.texts, ids) for ids in sequences]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.batches import padded
 
@@ -20,7 +20,7 @@ _PASS = 2048  # tokens of one forward pass, all rows together: bounds the logits
 def token_losses(
     model: MixtureModel,
     sequences: Sequence[Sequence[int]],
-    plans: Sequence[PlanArgument],
+    plans: Sequence[RoutingPlan | Sequence[RoutingPlan | None] | None],
     *,
     turn: AbstractContextManager[object] | None = None,
 ) -> list[Float[Tensor, "plan token"]]:

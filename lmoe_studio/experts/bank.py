@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.config import Composition, RouterSettings
-from lmoe_studio.errors import AdapterError, BankError, did_you_mean
+from lmoe_studio.errors import AdapterError, BankError, BaseMismatchError, did_you_mean
 from lmoe_studio.experts.adapter import read_adapter
 from lmoe_studio.experts.lora import LoraAdapter
 
@@ -76,6 +76,14 @@ class ExpertBank:
         require_one_base(experts)
         settings = router or RouterSettings(kind="arrow", scope="module")
         return cls(name, base, tuple(experts), settings)
+
+    def require_base(self, base: BaseIdentity) -> None:
+        """Raise BaseMismatchError unless the bank was made for a base of this architecture."""
+        if base.fingerprint != self.base.fingerprint:
+            raise BaseMismatchError(
+                f"Bank '{self.name}' was made for {self.base.id}, and {base.id or 'this one'} is a "
+                "model of another architecture; take the bank with its own base model."
+            )
 
     @property
     def expert_names(self) -> tuple[str, ...]:

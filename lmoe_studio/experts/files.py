@@ -13,6 +13,8 @@ A folder is written beside its place and renamed into it, so it is there whole o
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,10 +28,12 @@ from lmoe_studio.errors import BankError, StorageError
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.bank_folder import CARD, MANIFEST, BankFolder, read_text
-from lmoe_studio.experts.places import find_bank
+from lmoe_studio.experts.card import plain_card
+from lmoe_studio.experts.hub_cache import fetched
+from lmoe_studio.experts.places import find_bank, is_local
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.state import check_state
-from lmoe_studio.whole import whole_folder
+from lmoe_studio.whole import STAGED, whole_folder
 
 ROUTER = "router.safetensors"
 _UNTRAINED = {"routers": "untrained"}
@@ -109,19 +113,52 @@ def save_bank(
     return folder
 
 
-def load_bank(bank: str | Path) -> ExpertBank:
-    """Load a bank by its name or its folder, which may come from a stranger.
+def write_bank_into(bank: ExpertBank, folder: Path, *, card: str | None = None) -> None:
+    """Write a bank with a card into a folder that may hold other files, which stay.
+
+    Args:
+        bank: what to write.
+        folder: its place; made where it is not.
+        card: text of its README.md; None makes a plain one.
+
+    Raises:
+        StorageError: it cannot be written.
+        BankError: an expert's name cannot be a folder's name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=STAGED) as staging:
+            staged = save_bank(bank, Path(staging) / "bank", card=card or plain_card(bank))
+            (folder / MANIFEST).unlink(missing_ok=True)  # what is half written is no bank
+            for name in sorted(path.name for path in staged.iterdir() if path.name != MANIFEST):
+                if (folder / name).is_dir():
+                    shutil.rmtree(folder / name)
+                (staged / name).replace(folder / name)
+            (staged / MANIFEST).replace(folder / MANIFEST)
+    except OSError as error:
+        raise StorageError(
+            f"The bank could not be written to {folder}: {error.strerror or error}."
+        ) from None
+
+
+def load_bank(bank: str | Path, *, revision: str | None = None) -> ExpertBank:
+    """Load a bank by its name, its folder or its id on the hub; it may come from a stranger.
 
     No base is needed: whether the bank fits one is seen where it is attached.
 
+    Args:
+        bank: which; `user/name` is looked for on the Hugging Face hub unless there is such a folder.
+        revision: branch, tag or commit on the hub.
+
     Raises:
+        HubError: it cannot be had from the hub.
         BankError: there is no such bank, or a file of it is missing, changed, not listed in its
             manifest, or not what such a file can be; or the router's tensors are not those of its
             kind.
         AdapterError: an expert's files are not a sound LoRA.
         ConfigError: bank.json says something that no bank can.
     """
-    folder = find_bank(bank)
+    folder = find_bank(bank) if is_local(bank) else fetched(str(bank), revision)
     files = BankFolder(folder)
     entry = _BankFile.parse(files.json("bank.json"), source=str(folder / "bank.json"))
     experts = tuple(

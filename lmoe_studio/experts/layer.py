@@ -164,9 +164,7 @@ class LoRABankLinear(nn.Module):
         mixing = self._current.mixing
         return y if mixing is None else add_product(y, mixing.mixed(self, x), self.lora_b)
 
-    def routing_weights(
-        self, x: Float[Tensor, "*rows d_in"]
-    ) -> Float[Tensor, "row expert"] | None:
+    def routing_weights(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "row expert"] | None:
         """The weights in force in this thread; None where the base layer is alone."""
         mixing = self._current.mixing
         return mixing.weights(self, x) if mixing else None

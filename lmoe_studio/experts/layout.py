@@ -49,9 +49,7 @@ class RankLayout(nn.Module):
         """Whether one object would do for both."""
         return (self.ranks, self.scales) == (other.ranks, other.scales)
 
-    def expand(
-        self, weights: Float[Tensor, "row expert"], composition: Composition
-    ) -> RankWeights:
+    def expand(self, weights: Float[Tensor, "row expert"], composition: Composition) -> RankWeights:
         """Give each rank its expert's weight.
 
         A product with a matrix of one number a row: exact, and one operation in both directions,

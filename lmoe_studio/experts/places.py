@@ -1,11 +1,15 @@
 """Where banks are: those that come with the package, the person's own, any other folder. No torch."""
 
+import os
+import re
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 from lmoe_studio.errors import BankError, did_you_mean
 from lmoe_studio.home import banks_folder
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def shipped_banks() -> dict[str, Path]:
@@ -34,6 +38,11 @@ def find_bank(bank: str | Path) -> Path:
         f"There is no bank '{str(bank)[:200]}', neither by that name nor as a folder; "
         f"{did_you_mean(str(bank)[:200], known)}"
     )
+
+
+def is_local(bank: str | Path) -> bool:
+    """Whether a bank is to be looked for here, and not on the hub, whose ids are `user/name`."""
+    return isinstance(bank, Path) or not _HUB_ID.fullmatch(bank) or os.path.lexists(bank)
 
 
 def _banks_in(folder: Path) -> dict[str, Path]:

@@ -10,6 +10,8 @@ PlanLike = RoutingPlan | Override | Iterable[Override | Mapping[str, Any]] | Map
 """What every verb takes for a plan."""
 PlanSource = PlanLike | Callable[[], PlanLike | None] | None
 """A plan, or what gives the plan in force, asked before every step."""
+PlansLike = RoutingPlan | Override | Mapping[str, Any] | Iterable[PlanLike | None] | None
+"""One plan for every row of a batch, or one a row."""
 
 _EXPECTED = "expected a RoutingPlan, an Override, a list of overrides, or what a plan file holds"
 
@@ -37,6 +39,28 @@ def as_plan(given: object, *, source: str = "The plan") -> RoutingPlan | None:
             return RoutingPlan.parse({"overrides": tuple(given)}, source=source)
         case _:
             raise PlanError(f"{source} is {kind_of(given)}; {_EXPECTED}.")
+
+
+def as_plans(given: PlansLike, rows: int, *, each: int = 1) -> list[RoutingPlan | None]:
+    """The plan of each row of a batch.
+
+    Args:
+        given: one for all rows, or a list of one a row (not of the overrides of one plan).
+        rows: of the batch.
+        each: how many rows in succession share one of the list, as the beams of a text do.
+
+    Raises:
+        PlanError: one is not sound, or there is not one a row.
+    """
+    is_one = given is None or isinstance(given, RoutingPlan | Override | Mapping)
+    if is_one or not isinstance(given, Iterable):
+        return [as_plan(given)] * rows
+    plans = [as_plan(one) for one in given for _ in range(each)]
+    if len(plans) != rows:
+        raise PlanError(
+            f"{len(plans)} plans came for a batch of {rows} rows; give one plan, or one a row."
+        )
+    return plans
 
 
 def named_plans(given: object) -> dict[str, RoutingPlan | None]:

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from lmoe_studio.errors import AdapterError
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.given import PlansLike
 
 
 @torch.inference_mode()
-def composition_gap(
-    model: MixtureModel, ids: list[int], *, plan: PlanArgument = None
-) -> pd.DataFrame:
+def composition_gap(model: MixtureModel, ids: list[int], *, plan: PlansLike = None) -> pd.DataFrame:
     """Both compositions of every bank layer's update, on what the layer reads in one forward pass.
 
     The pass itself uses the bank's own composition, so each layer is measured where it is, not

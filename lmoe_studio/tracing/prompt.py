@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from lmoe_studio.errors import OverflowedError
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recorder import settle_prompt
 from lmoe_studio.tracing.recording import Recording
@@ -26,7 +27,7 @@ def record_prompt(
     texts: TokenTexts,
     ids: list[int],
     *,
-    plan: PlanArgument = None,
+    plan: PlansLike = None,
     alternatives: int = 5,
     contributions: bool = False,
     piece: int | None = None,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmoe_studio.mixing import RoutingRecord
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
@@ -77,7 +78,7 @@ def make_trace(
     routing: RoutingRecord,
     scores: TokenScores,
     *,
-    plan: PlanArgument = None,
+    plan: PlansLike = None,
     prompt_length: int | None = None,
     seed: int | None = None,
 ) -> RoutingTrace:

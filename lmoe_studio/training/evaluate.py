@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from lmoe_studio.mixture import MixtureModel, PlanArgument
+from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length
 from lmoe_studio.training.data import SkillData, collate
@@ -30,7 +31,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: MixtureModel, skills: list[SkillData], *, batch_size: int = 4, plan: PlanArgument = None
+    model: MixtureModel, skills: list[SkillData], *, batch_size: int = 4, plan: PlansLike = None
 ) -> Evaluation:
     """Run every held-out example once, with the router or under a plan.
 

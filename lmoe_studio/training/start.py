@@ -5,7 +5,7 @@ import math
 import torch
 
 from lmoe_studio.base_models import BaseIdentity, Progress, silent
-from lmoe_studio.errors import BaseMismatchError, ConfigError, did_you_mean
+from lmoe_studio.errors import ConfigError, did_you_mean
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
@@ -36,11 +36,7 @@ def starting_bank(
     if config.bank is None:
         return _new_bank(config, base)
     bank = load_bank(config.bank)
-    if bank.base.fingerprint != base.fingerprint:
-        raise BaseMismatchError(
-            f"Bank '{config.bank}' was made for {bank.base.id}, and {base.id} is a model of another "
-            "architecture; train over its own base model."
-        )
+    bank.require_base(base)
     names = tuple(skill.name for skill in config.skills)
     if config.skill_loss:  # without it a skill needs no expert of its name
         _require_same_experts(config, bank, names)
