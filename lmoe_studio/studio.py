@@ -7,6 +7,8 @@ from threading import get_ident
 from typing import Any, Self
 
 import pandas as pd
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.arguments import one_text, whole_number
 from lmoe_studio.base_models import (
@@ -14,6 +16,7 @@ from lmoe_studio.base_models import (
     Progress,
     choose_device,
     choose_dtype,
+    identify,
     load_base,
     over_same_weights,
     silent,
@@ -59,12 +62,30 @@ from lmoe_studio.tracing.token_texts import TokenTexts
 class Studio:
     """A base model with a bank attached, ready to be traced and steered."""
 
-    def __init__(self, base: BaseModel, bank: ExpertBank) -> None:
-        """Attach a bank over a loaded base model, which is left as it is: others may use it too.
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        bank: ExpertBank | str | Path,
+        *,
+        base_id: str | None = None,
+    ) -> None:
+        """Attach a bank over a loaded model, which is left as it is: others may use it too.
+
+        Args:
+            model: a causal language model of transformers, in evaluation mode.
+            tokenizer: its own.
+            bank: the bank, or its name, folder or id on the hub.
+            base_id: how the model is called; None takes its own name, else the bank's for it.
 
         Raises:
             BaseMismatchError: the bank was made for a base of another architecture.
+            BankError: there is no such bank, or it is damaged.
         """
+        if not isinstance(bank, ExpertBank):
+            bank = load_bank(bank)
+        identity = identify(model, base_id or model.name_or_path or bank.base.id)
+        base = BaseModel(model, tokenizer, identity)
         bank.require_base(base.identity)
         self.base = base
         self.bank = bank
@@ -98,7 +119,7 @@ class Studio:
         """Load a bank and the base model it belongs to.
 
         Args:
-            bank: name of a shipped or an own bank, or a bank folder.
+            bank: name of a shipped or an own bank, a bank folder, or the id of one on the hub.
             base: load this base instead of the one the bank names, for example a local copy.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "auto" takes bfloat16 on a GPU and float32 on a CPU.
@@ -120,7 +141,7 @@ class Studio:
                 wanted, device=device, dtype=dtype, quantize=quantize, on_progress=on_progress
             )
         on_progress("Attaching the experts")
-        return cls(model, loaded)
+        return cls(model.model, model.tokenizer, loaded, base_id=model.identity.id)
 
     def trace(
         self,

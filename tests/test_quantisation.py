@@ -207,7 +207,7 @@ def test_a_studio_over_it_traces_writes_and_says_so(folder, bank, tmp_path, quan
 
 
 def test_neither_folding_nor_merging_goes_with_it(base, bank, tmp_path):
-    studio = Studio(base, bank)
+    studio = Studio(base.model, base.tokenizer, bank)
     with pytest.raises(PlanError, match=r"is quantised.* without `quantize`"):
         studio.fold(RoutingPlan([Override.solo("sql")])).__enter__()
     for full in (True, False):
@@ -218,7 +218,7 @@ def test_neither_folding_nor_merging_goes_with_it(base, bank, tmp_path):
 
 @torch.no_grad()
 def test_its_decoding_steps_are_not_captured(base, bank):
-    studio = Studio(base, bank)
+    studio = Studio(base.model, base.tokenizer, bank)
     cache = studio.model(torch.tensor([[5, 6]]), use_cache=True).past_key_values
     padding = torch.zeros(1, 2, dtype=torch.bool)
     options = {"record": False, "contributions": False, "replayable": Tape}

@@ -4,7 +4,6 @@ import pytest
 import torch
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
-from lmoe_studio.base_models import BaseModel, identify
 from lmoe_studio.errors import BaseModelError
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.studio import Studio
@@ -35,10 +34,9 @@ def weights_of(studio):
 
 def test_a_studio_leaves_its_base_model_as_it_came():
     model = make_tiny_base()
-    base = BaseModel(model, make_tiny_tokenizer(), identify(model, "tiny"))
     ids = torch.arange(3, 12)[None]
     before, names = model(ids).logits, [name for name, _ in model.named_modules()]
-    studio = Studio(base, make_bank(model))
+    studio = Studio(model, make_tiny_tokenizer(), make_bank(model))
     assert not torch.equal(studio.model(ids).logits, before)
     assert torch.equal(model(ids).logits, before)
     assert [name for name, _ in model.named_modules()] == names

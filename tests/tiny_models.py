@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lmoe_studio.base_models import BaseIdentity, BaseModel, identify
+from lmoe_studio.base_models import BaseIdentity, identify
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
@@ -74,7 +74,7 @@ def make_metaspace_tokenizer() -> PreTrainedTokenizerFast:
 def make_tiny_studio(**options) -> Studio:
     model = make_tiny_base()
     bank = make_bank(model, **options)
-    return Studio(BaseModel(model, make_tiny_tokenizer(), bank.base), bank)
+    return Studio(model, make_tiny_tokenizer(), bank)
 
 
 def sites_before_attention(trace: RoutingTrace) -> list[int]:

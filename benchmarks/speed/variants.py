@@ -153,7 +153,8 @@ class Variants:
 
         def build() -> Studio:
             base = replace(self.base, model=twin(self.base.model))
-            return Studio(base, random_bank(base, experts, rank, composition))
+            bank = random_bank(base, experts, rank, composition)
+            return Studio(base.model, base.tokenizer, bank)
 
         return self._once(("lmoe", experts, rank, composition), build)
 
@@ -162,7 +163,7 @@ class Variants:
 
         def build() -> Studio:
             base = replace(self.base, model=twin(self.base.model))
-            studio = Studio(base, random_bank(base, experts, rank))
+            studio = Studio(base.model, base.tokenizer, random_bank(base, experts, rank))
             self._folds.enter_context(studio.fold(RoutingPlan([Override.uniform()])))
             return studio
 

@@ -17,7 +17,6 @@ from lmoe_studio.causal.oracle import alone, oracle, usual_plans
 from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.errors import ConfigError, DataError, OverflowedError
 from lmoe_studio.mixture import MixtureModel
-from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import needs_text
 from lmoe_studio.tracing.batches import batches_of_like_length
@@ -132,7 +131,9 @@ class CorpusEvaluator:
         if group:
             yield group
 
-    def _settled(self, plan: RoutingPlan | None, sequences: list[list[int]]) -> PlansLike:
+    def _settled(
+        self, plan: RoutingPlan | None, sequences: list[list[int]]
+    ) -> RoutingPlan | list[RoutingPlan | None] | None:
         if plan is None or not needs_text(plan):
             return plan
         return [settle_prompt(plan, self.texts, ids) for ids in sequences]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lmoe_studio.experts.bank import ExpertBank
+from lmoe_studio.experts.card import front_matter
 from lmoe_studio.training.config import TrainingConfig
 
 
@@ -10,6 +11,7 @@ def model_card(bank: ExpertBank, config: TrainingConfig) -> str:
     """README.md of a bank folder: what it is, how it was made, what it scores."""
     report = bank.training or {}
     parts = [
+        front_matter(bank).rstrip(),
         f"# {bank.name}",
         f"An L-MoE expert bank for `{bank.base.id}`: {len(bank.experts)} LoRA experts of {_rank(bank)} "
         f"and a {bank.router} router, composition `{bank.composition}`; {_trained(config)}. Every "

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
-from lmoe_studio.base_models import BaseModel, identify
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.experts.files import load_bank, read_card, save_bank
@@ -367,7 +366,7 @@ def test_values_that_overflow_are_said_and_no_empty_text_is_written(tmp_path):
     base = make_tiny_base()
     with torch.no_grad():
         base.model.layers[1].mlp.up_proj.weight.fill_(3e38)
-    studio = Studio(BaseModel(base, make_tiny_tokenizer(), identify(base, "tiny")), make_bank(base))
+    studio = Studio(base, make_tiny_tokenizer(), make_bank(base))
     for options in ({}, {"temperature": 1.0}):
         with pytest.raises(LMoEError, match="no finite scores"):
             studio.generate("hello", max_new_tokens=3, **options)

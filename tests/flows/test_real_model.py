@@ -87,7 +87,7 @@ def test_replaying_a_trace_gives_its_logits(studio, ids):
 @torch.no_grad()
 def test_bfloat16_traces_match_float32_within_its_precision(studio):
     base = load_base(device="cpu", dtype="bfloat16")
-    half = Studio(base, load_bank("demo"))
+    half = Studio(base.model, base.tokenizer, "demo")
     assert half.card.dtype == "bfloat16"
     exact, rough = studio.trace(TEXT), half.trace(TEXT)
     difference = np.abs(exact.routing_weights - rough.routing_weights)

@@ -1,5 +1,6 @@
 """Banks on the Hugging Face hub: cards, ids, what is said where it cannot be reached."""
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from tiny_models import make_bank, make_tiny_base
 
 import lmoe_studio as lmoe
+from lmoe_studio.cli import main
 from lmoe_studio.errors import BankError, HubError
 from lmoe_studio.experts import hub_cache
 from lmoe_studio.experts.card import front_matter, plain_card
@@ -94,7 +96,7 @@ def test_what_was_fetched_once_is_there_without_a_network(hub, bank, tmp_path):
     hub.clear()
     assert load_bank("me/bank", revision="v1").expert_names == bank.expert_names
     with pytest.raises(
-        HubError, match="no folder 'me/bank' at 'v2'.*could not be reached.*no network"
+        HubError, match=r"no folder 'me/bank' at 'v2'.*could not be reached.*no network"
     ):
         load_bank("me/bank", revision="v2")
 
@@ -102,7 +104,7 @@ def test_what_was_fetched_once_is_there_without_a_network(hub, bank, tmp_path):
 def test_a_stranger_s_files_are_looked_at_as_ever(hub, bank):
     lmoe.push_bank(bank, "me/bank")
     hub["me/bank"]["router.safetensors"] += b"x"
-    with pytest.raises(BankError, match="router.safetensors"):
+    with pytest.raises(BankError, match=r"router\.safetensors"):
         load_bank("me/bank")
 
 
@@ -117,3 +119,18 @@ def test_what_the_hub_does_not_take_is_one_sentence(hub, bank):
         HubError, match="could not be put on the hub as 'other/bank': 403 Forbidden"
     ):
         lmoe.push_bank(bank, "other/bank")
+
+
+def test_pushing_and_pulling_from_the_command_line(hub, bank, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LMOE_HOME", str(tmp_path / "home"))
+    save_bank(bank, tmp_path / "bank")
+    for words in (["push", str(tmp_path / "bank"), "me/mine"], ["pull", "me/mine"]):
+        monkeypatch.setattr("sys.argv", ["lmoe", *words])
+        with contextlib.suppress(SystemExit):
+            main()
+    assert "3 experts for tiny" in capsys.readouterr().err
+    assert load_bank("mine").expert_names == bank.expert_names
+    monkeypatch.setattr("sys.argv", ["lmoe", "pull", "me/mine"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "is there already" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_the_held_out_loss_is_that_of_evaluate(reading_base, changed, length, he
     """Cut texts are read once each, so as many sequences are asked for as there are texts."""
     config = changed(steps=3, sequence_length=length, held_out_sequences=held_out)
     bank = run_training(config, base=reading_base)
-    studio = Studio(reading_base, bank)
+    studio = Studio(reading_base.model, reading_base.tokenizer, bank)
     found = bank.training["held_out"]
     for skill in config.skills:
         rows = load_skills(config, reading_base.tokenizer)

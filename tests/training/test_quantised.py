@@ -32,7 +32,8 @@ def test_a_bank_learns_over_it_and_fits_the_base_in_full_precision(
     written = load_bank(config.out)
     assert written.training["config"]["quantize"] == quantize
     for over in (None, quantize):
-        studio = Studio(load_base(folder, device="cpu", quantize=over), written)
+        base = load_base(folder, device="cpu", quantize=over)
+        studio = Studio(base.model, base.tokenizer, written)
         assert studio.trace("aeiou 123").routing_weights.shape[0] == 9
     assert trained.base.fingerprint == load_base(folder, device="cpu").identity.fingerprint
 
