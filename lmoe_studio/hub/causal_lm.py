@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
@@ -33,6 +34,9 @@ from lmoe_studio.hub.repository import push_bank
 from lmoe_studio.hub.steering import Steering
 from lmoe_studio.mixture import MixtureModel, attached_to
 from lmoe_studio.routing.given import PlansLike
+
+# Pipelines look here whether they know a class, and else say at length that they do not.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["lmoe"] = "LMoEForCausalLM"
 
 _OF_CLASSES = ("_no_split_modules", "_is_stateful", "_skip_keys_device_placement")
 

@@ -77,7 +77,7 @@ def test_each_row_and_its_beams_have_their_own_plan(model, batch):
         assert torch.equal(beams[3 * row : 3 * row + 3], expected)
 
 
-def test_the_pipeline_writes_what_the_studio_writes(model):
+def test_the_pipeline_writes_what_the_studio_writes(model, caplog):
     studio = make_tiny_studio()
     pipe = pipeline("text-generation", model=model, tokenizer=model.tokenizer)
 
@@ -90,6 +90,7 @@ def test_the_pipeline_writes_what_the_studio_writes(model):
     with model.steered(SOLO):
         assert written() == expected
     assert written(plan=SOLO) == expected
+    assert "not supported" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["none", "solo", "text"])
