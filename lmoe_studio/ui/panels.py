@@ -80,11 +80,13 @@ def empty_card(text: str) -> str:
 
 
 def _expert_row(index: int, expert: "ExpertCard") -> str:
-    hint = safe(" · ".join([expert.description or expert.name, *expert.tags]))
+    about = safe(
+        " · ".join([expert.description, *expert.tags] if expert.description else expert.tags)
+    )
     return (
-        f'<li title="{hint}"><span class="glyph" style="--expert: {expert_colour(index)}">'
+        f'<li><span class="glyph" style="--expert: {expert_colour(index)}">'
         f"{expert_glyph(index)}</span><span>{safe(expert.name)}</span>"
-        f"<small>rank {expert.rank}</small></li>"
+        f"<small>rank {expert.rank}</small>{about and f'<p>{about}</p>'}</li>"
     )
 
 

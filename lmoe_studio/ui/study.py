@@ -20,6 +20,7 @@ from analysis import (
     select,
     specialisation,
 )
+from analysis.health import DEAD_SHARE, LIVE_SHARE
 from lmoe_studio.errors import ConfigError, StorageError
 from lmoe_studio.tracing.corpus_parts import read_manifest, read_run, runs_in
 from lmoe_studio.ui import figures, findings
@@ -36,8 +37,9 @@ SECTIONS = (
      "Mean routing weight; 95 % intervals from drawing the texts anew."),
     ("usage_by_layer", "Usage by layer", "Mean routing weight in each layer."),
     ("entropy", "How sharp the routing is",
-     "Low for one token and high for all together: sharp routing that uses every expert."),
-    ("health", "Health of the routers", "Collapse shows in the mean over all tokens."),
+     "In nats. Low for one token and high for all together: sharp routing that uses every expert."),
+    ("health", "Health of the routers", f"Collapse shows in the mean over all tokens. live: experts with at least {LIVE_SHARE:.0%} of the "
+     f"routing; dead: with less than {DEAD_SHARE:.0%}."),
     ("pairs", "Experts that act together",
      "Among the two largest weights of a token, all pairs; white is chance."),
     ("paths", "Paths through the layers",

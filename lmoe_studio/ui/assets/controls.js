@@ -92,8 +92,8 @@ function makeLegend(view, act) {
   const all = make("button", "quiet", "show all");
   all.type = "button";
   all.addEventListener("click", () => act.all());
-  const hint = make("span", "hint", "view only");
-  hint.title = "The model is untouched. Click an expert to single it out, shift-click to add one.";
+  const hint = make("span", "hint",
+    "Click an expert to see it alone, shift-click to add one; the model stays as it is.");
   node.append(chips, all, hint);
   let buttons = [];
 
@@ -174,7 +174,16 @@ function makeTooltip(view) {
         make("span", "value", ((rows[offset + k] * view.scale) / 255).toFixed(2)));
       return line;
     });
+    if (view.colour === "entropy") lines.unshift(entropyLine(token, layer));
     node.replaceChildren(head, ...lines);
+  }
+
+  function entropyLine(token, layer) {
+    const line = make("div", "line entropy");
+    const entropy = view.entropyAt(token, layer).toFixed(2);
+    line.append(make("span"), make("span", "name", "routing entropy"),
+      make("span", "value", `${entropy} of ${view.mostEntropy().toFixed(2)} nats`));
+    return line;
   }
 
   // Beside the pointer, inside the window.

@@ -9,7 +9,8 @@ function makeDetail(view, act) {
   const weights = section("Routing weights");
   const bars = make("div", "bars");
   const note = make("p", "note");
-  weights.append(bars, note);
+  const key = make("p", "note key");
+  weights.append(bars, note, key);
   const layers = section("Over layers");
   const profile = make("canvas", "profile");
   const axis = make("div", "axis");
@@ -51,7 +52,6 @@ function makeDetail(view, act) {
     const head = make("div", "bar head");
     head.append(make("span"), make("span"), make("span"), make("span", "value", "weight"),
       make("span", "norm", "update"));
-    head.title = "weight: what the expert's update was multiplied by; update: its norm";
     bars.replaceChildren(...(view.data.has_contributions ? [head] : []), ...rows.map((r) => r.row));
     show();
   }
@@ -60,7 +60,7 @@ function makeDetail(view, act) {
     const whole = view.lo < 0;
     const single = !whole && view.lo === view.hi;
     showTitle(whole, single);
-    showFacts(single);
+    showFacts(whole, single);
     const values = view.profile(view.lo, view.hi);
     showBars(view.atLayer(values, view.layer));
     showOwn();
@@ -85,23 +85,44 @@ function makeDetail(view, act) {
     place.textContent = `${tokens} · ${layer}`;
   }
 
-  function showFacts(single) {
+  function showFacts(whole, single) {
     facts.replaceChildren();
-    const logprob = single ? view.data.logprobs[view.lo] : null;
-    facts.hidden = logprob === null;
-    if (facts.hidden) return;
-    const entropy = view.data.entropies[view.lo];
-    const entries = [
-      ["probability", percent(Math.exp(logprob))],
-      ["rank", view.data.ranks[view.lo].toLocaleString("en")],
-      ["log-prob", logprob.toFixed(2)],
-      ["entropy", entropy === null ? "–" : entropy.toFixed(2) + " nat"],
-    ];
+    const [lo, hi] = whole ? [0, view.T - 1] : [view.lo, view.hi];
+    const entries = single ? factsOfOne(view.lo) : factsOfMany(lo, hi);
+    entries.push(["routing entropy", nats(view.meanEntropy(lo, hi, view.layer))]);
     for (const [name, value] of entries) {
       const pair = make("div");
       pair.append(make("dt", "", name), make("dd", "", value));
       facts.append(pair);
     }
+  }
+
+  const nats = (value) => (value === null ? "–" : value.toFixed(2) + " nats");
+
+  function factsOfOne(token) {
+    const logprob = view.data.logprobs[token];
+    if (logprob === null) return [];
+    return [
+      ["probability", percent(Math.exp(logprob))],
+      ["rank", view.data.ranks[token].toLocaleString("en")],
+      ["log-prob", nats(logprob)],
+      ["next-token entropy", nats(view.data.entropies[token])],
+    ];
+  }
+
+  function factsOfMany(lo, hi) {
+    const mean = view.meanLogprob(lo, hi);
+    if (mean === null) return [];
+    return [["mean log-prob", nats(mean)], ["perplexity", perplexity(mean)]];
+  }
+
+  // What the columns and the line in each bar are.
+  function showKey(hasOwn) {
+    const line = hasOwn
+      ? "Line in a bar: the router's own weight, without the plan."
+      : `Line in a bar: an even share, 1/${view.K}.`;
+    const update = "Weight: what an expert's update is multiplied by. Update: the norm of what it then adds. ";
+    say(key, (view.data.has_contributions ? update : "") + line);
   }
 
   function showBars(values) {
@@ -128,7 +149,7 @@ function makeDetail(view, act) {
       row.style.setProperty("--own", Math.min(100, (100 * weight) / most) + "%");
       row.title = view.data.experts[k].name + (own ? `; the router alone: ${weight.toFixed(2)}` : "");
     });
-    if (own) say(note, note.textContent + " The line in a bar is the router's own weight.");
+    showKey(Boolean(own));
   }
 
   // Exact numbers from the server take the place of those in steps of 1/255.
@@ -211,6 +232,11 @@ function makeDetail(view, act) {
   }).observe(profile);
 
   return { node, build, show, showExact };
+}
+
+function perplexity(meanLogprob) {
+  const value = Math.exp(-meanLogprob);
+  return value < 1000 ? value.toFixed(value < 10 ? 2 : 1) : value.toExponential(1);
 }
 
 function percent(share) {

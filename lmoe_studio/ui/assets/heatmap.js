@@ -101,7 +101,7 @@ function makeHeatmap(view, act) {
         const offset = (t * view.L + l) * view.K;
         const at = (view.L - 1 - l) * view.T + t; // the first layer is at the bottom
         if (byEntropy) {
-          pixels[at] = tables[0][Math.round(255 * normalisedEntropy(view.weights, offset, view.K))];
+          pixels[at] = tables[0][Math.round(255 * view.entropyShare(t, l))];
         } else {
           const k = strongest(view.weights, offset, experts);
           pixels[at] = tables[k][view.weights[offset + k]];
@@ -179,13 +179,13 @@ function makeCaption(view) {
     const [words, colours] = meaning(surface, ink);
     text.textContent = "Layers by tokens: " + words;
     ramp.style.background = `linear-gradient(90deg, ${colours.map((rgb) => `rgb(${rgb})`).join()})`;
-    const top = (view.colour === "entropy" ? 1 : view.scale) / view.gain;
-    most.textContent = (view.gain > 1 ? "≥ " : "") + Number(top.toFixed(2));
+    const top = (view.colour === "entropy" ? view.mostEntropy() : view.scale) / view.gain;
+    most.textContent = (view.gain > 1 ? "≥ " : "") + Number(top.toFixed(2)) + (view.colour === "entropy" ? " nats" : "");
   }
 
   function meaning(surface, ink) {
     if (view.colour === "entropy") {
-      return ["entropy of the routing, 1 where all experts weigh the same", [surface, between(surface, ink, 0.8)]];
+      return ["routing entropy in nats, the most where all experts weigh the same", [surface, between(surface, ink, 0.8)]];
     }
     const experts = view.inView();
     const { glyph, name } = view.data.experts[experts[0]];

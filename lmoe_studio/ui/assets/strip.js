@@ -21,6 +21,8 @@ function makeStrip(view, act) {
     const before = node.scrollTop;
     const atEnd = node.scrollHeight - node.clientHeight - before < 40;
     lines = [];
+    const room = 1 + Math.max(...view.data.experts.map(({ glyph }) => glyph.length));
+    node.classList.toggle("wide", room > 2);
     parts = view.data.tokens.map((text, index) => {
       const spans = tokenSpans(text, view.pieces.get(index));
       spans[0].id = prefix + index;
@@ -29,6 +31,8 @@ function makeStrip(view, act) {
         span.dataset.index = index;
         if (view.flags[index] & SPECIAL) span.classList.add("special");
       }
+      // Room for the letter, so that those of neighbours do not run together.
+      spans[0].classList.toggle("short", spans[0].textContent.length < room);
       return spans;
     });
     node.replaceChildren(...linesOf(parts));
@@ -112,7 +116,7 @@ function makeStrip(view, act) {
     const offset = view.offsetAt(t, view.layer);
     const touched = view.isTouched(t, view.layer);
     const { background, border, glyph } = view.colour === "entropy"
-      ? lookOfEntropy(rows, offset) : lookOfExpert(rows, offset, experts);
+      ? lookOfEntropy(t) : lookOfExpert(rows, offset, experts);
     for (const span of spans) {
       span.classList.toggle("overridden", touched);
       span.style.backgroundColor = background;
@@ -122,8 +126,8 @@ function makeStrip(view, act) {
     else delete spans[0].dataset.glyph;
   }
 
-  function lookOfEntropy(rows, offset) {
-    const entropy = normalisedEntropy(rows, offset, view.K);
+  function lookOfEntropy(t) {
+    const entropy = view.entropyShare(t, view.layer);
     const background = `rgba(128, 132, 145, ${(0.55 * entropy ** 2 * view.gain).toFixed(3)})`;
     return { background, border: "transparent" };
   }

@@ -53,6 +53,7 @@ function visibleText(text) {
 
 // For text that stands alone: spaces at its ends are signs too.
 function appendAlone(node, text) {
+  if (text === INCOMPLETE) return node.append(make("span", "sign", "� part of a character"));
   const [, before, middle, after] = /^( *)(.*?)( *)$/su.exec(text);
   if (before) node.append(make("span", "sign space", "␣".repeat(before.length)));
   if (middle || text === "") appendVisible(node, middle);

@@ -70,7 +70,8 @@ function makeView() {
   // Weights over the tokens there are: those of the run, or a preview of others.
   view.show = ({ weights, scale, overridden }, previewing) => {
     const touched = overridden && decodeBits(overridden, view.T * view.L);
-    Object.assign(view, { scale, touched, previewing, whole: null, weights: decodeBytes(weights) });
+    const reset = { whole: null, entropies: null };
+    Object.assign(view, { scale, touched, previewing, ...reset, weights: decodeBytes(weights) });
     view.mean = meanOverLayers(view);
   };
 
@@ -85,13 +86,35 @@ function makeView() {
   view.nameOf = (token) => {
     const piece = view.pieces.get(token);
     const special = view.flags[token] & SPECIAL ? ", special" : "";
-    return `token ${token}${special}${piece ? `, part of '${visibleText(piece)}'` : ""}`;
+    const isPart = view.data.tokens[token] === INCOMPLETE;
+    const part = piece ? `, part of '${visibleText(piece)}'` : isPart ? ", part of a character" : "";
+    return `token ${token}${special}${part}`;
   };
 
   // Where the weights of a token at a layer begin, and in which array.
   view.rowsAt = (layer) => (layer < 0 ? view.mean : view.weights);
   view.offsetAt = (token, layer) =>
     (layer < 0 ? token : token * view.L + layer) * view.K;
+
+  // Entropy of the routing in nats: of a token at a layer, or its mean over the layers.
+  view.entropyAt = (token, layer) => {
+    view.entropies ??= entropiesOf(view);
+    return view.entropies[token * (view.L + 1) + (layer < 0 ? view.L : layer)];
+  };
+  view.mostEntropy = () => Math.log(Math.max(view.K, 1)); // where all experts weigh the same
+  view.entropyShare = (token, layer) =>
+    view.K < 2 ? 0 : view.entropyAt(token, layer) / view.mostEntropy();
+  view.meanEntropy = (lo, hi, layer) => {
+    let sum = 0;
+    for (let t = lo; t <= hi; t++) sum += view.entropyAt(t, layer);
+    return sum / Math.max(1, hi - lo + 1);
+  };
+
+  // Mean log-probability in nats of some tokens, those without one left out; null where all are.
+  view.meanLogprob = (lo, hi) => {
+    const known = view.data.logprobs.slice(lo, hi + 1).filter((value) => value !== null);
+    return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+  };
 
   // The experts that the colours speak of.
   view.inView = () => {
@@ -154,15 +177,28 @@ function strongest(rows, offset, experts) {
   return best;
 }
 
-// Entropy of a row of weights over log K: 0 is one expert alone, 1 is all alike.
-function normalisedEntropy(rows, offset, K) {
+// Entropies [token, layer and, behind the last, their mean], in nats.
+function entropiesOf({ T, L, K, weights }) {
+  const found = new Float32Array(T * (L + 1));
+  for (let t = 0; t < T; t++) {
+    const start = t * (L + 1);
+    for (let l = 0; l < L; l++) {
+      found[start + l] = entropyOf(weights, (t * L + l) * K, K);
+      found[start + L] += found[start + l] / L;
+    }
+  }
+  return found;
+}
+
+// Entropy of a row of weights, scaled to sum to 1, in nats: 0 is one expert alone, log K is all alike.
+function entropyOf(rows, offset, K) {
   let total = 0;
   for (let k = 0; k < K; k++) total += rows[offset + k];
-  if (K < 2 || total === 0) return 0;
+  if (total === 0) return 0;
   let entropy = 0;
   for (let k = 0; k < K; k++) {
     const p = rows[offset + k] / total;
     if (p > 0) entropy -= p * Math.log(p);
   }
-  return entropy / Math.log(K);
+  return entropy;
 }

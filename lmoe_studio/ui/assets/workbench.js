@@ -164,8 +164,8 @@ function showNotices() {
       `${data.total.toLocaleString("en")} tokens; an export has all.`);
   }
   if (data.uniformity !== null) {
-    lines.push(`The router is close to uniform here (mean entropy ${data.uniformity.toFixed(2)} ` +
-      "of 1): colours carry little.");
+    lines.push(`The router is close to uniform here (mean routing entropy ` +
+      `${(data.uniformity * view.mostEntropy()).toFixed(2)} of at most ${view.mostEntropy().toFixed(2)} nats): colours carry little.`);
   }
   if (view.K === 1) lines.push("This bank has one expert, so there is nothing to choose between.");
   lines.push(...(data.run?.notes ?? []));

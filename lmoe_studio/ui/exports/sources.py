@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def trace_export(trace: RoutingTrace) -> Exportable:
         f"trace-{_file_name(trace.bank)}",
         _CELL,
         trace.routing_weights.size,
-        lambda most: in_batches(trace_table(trace), most),
+        lambda most: in_batches(_table_of(trace), most),
         written if trace.generated.any() else {},
     )
 
@@ -38,7 +39,7 @@ def runs_export(traces: Mapping[str, RoutingTrace]) -> Exportable:
 
     def batches(most: int) -> Iterator[pa.Table]:
         for number, trace in enumerate(traces.values()):
-            table = trace_table(trace).replace_schema_metadata(None)
+            table = _table_of(trace).replace_schema_metadata(None)
             codes = np.full(len(table), number, np.int8)
             plans = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(traces)))
             yield from in_batches(table.add_column(0, "plan", plans), most)
@@ -68,6 +69,12 @@ def study_export(kept: KeptStudy) -> Exportable:
 
     count = sum(pq.read_metadata(part).num_rows for part in parts)
     return Exportable("routing", _CELL, count, batches, {"html": lambda: report_html(kept.study)})
+
+
+def _table_of(trace: RoutingTrace) -> pa.Table:
+    """Arrow takes no lone surrogates."""
+    names = {name: tuple(map(clean, getattr(trace, name))) for name in ("tokens", "experts")}
+    return trace_table(replace(trace, **names))
 
 
 def _text_of(trace: RoutingTrace) -> str:

@@ -149,6 +149,15 @@ def test_a_disk_without_room_is_said_in_a_sentence_and_nothing_is_left(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", READERS)
+def test_any_text_can_be_written(tmp_path, kind):
+    tokens = ["a\ud800", "\0", "\r\n", '"', ",", "\u2028", "\x1b", "é", ""]
+    trace = make_trace(tokens, layers=1, experts=("x\ud800", "y"))
+    for export in (trace_export(trace), runs_export({"A": trace})):
+        frame = READERS[kind](write_file(export, kind, tmp_path))
+        assert len(frame) == export.count
+
+
 def test_nothing_to_write_is_no_fault(tmp_path):
     empty = trace_export(make_trace([], layers=2))
     assert sizes(empty) == {}
