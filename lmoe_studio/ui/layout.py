@@ -84,9 +84,10 @@ def _follow_source(page: Page, sidebar: Sidebar, facts: gr.HTML, followers: list
 
     def _on_look(known: object, request: gr.Request) -> list[Any]:
         source = page.source
+        places = page.places()
         now = facts_of(
             source.state, asker=request.session_hash or "", bases=source.bases(),
-            banks=source.banks(), files=page.places().files(),
+            banks=source.banks(), files=places.files(), adapters=places.adapters(),
         )  # fmt: skip
         return [gr.skip() if known == now else now, str(source.state.version)]
 

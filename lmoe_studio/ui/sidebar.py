@@ -13,6 +13,12 @@ OPEN_IF_WIDE = "() => ({ __type__: 'update', open: !isNarrow.matches })"
 """Where there is room, the sidebar is open from the start (`assets/sidebar.js`)."""
 
 
+_BY_COMMAND = (
+    "<p class='import-note'>Or on the command line: "
+    "<code>lmoe import --expert NAME=FOLDER --out BANK</code></p>"
+)
+
+
 @dataclass(frozen=True)
 class Sidebar:
     """What of the sidebar others need."""
@@ -31,13 +37,15 @@ def build_sidebar(source: StudioSource) -> Sidebar:
         )
         bank = gr.Dropdown(
             label="Load another bank",
-            info="A name from the list, or the path of a bank folder. Of your own PEFT adapters, "
-            "lmoe import --expert NAME=FOLDER --out BANK makes one.",
+            info="A name from the list, or the path of a bank folder.",
             choices=[],
             allow_custom_value=True,
             elem_id="bank-name",
         )
         load = gr.Button("Load bank", size="sm", interactive=False, elem_id="bank-load")
+        own = gr.Button("Import your own adapters…", size="sm", elem_id="bank-import")
+        gr.HTML(_BY_COMMAND, apply_default_css=False)
+        own.click(None, None, None, js="() => openImport()", queue=False)
 
     def show(state: SourceState) -> list[Any]:
         return [

@@ -15,6 +15,22 @@ function openTab(title) {
   [...tabs].find((tab) => tab.textContent.trim() === title)?.click();
 }
 
+// Where adapters become a bank: a folded part of the Train tab. A tab that is opened for the first time
+// folds it once more while it is drawn, so it counts as open when it stays open.
+function openImport() {
+  closeSidebar();
+  openTab("Train");
+  let looks = 100, stayed = 0;
+  const looking = setInterval(() => {
+    const head = document.querySelector("#import-bank > .label-wrap");
+    const isOpen = Boolean(head?.classList.contains("open"));
+    stayed = isOpen ? stayed + 1 : 0;
+    if (head && !isOpen) head.click();
+    if (stayed === 1) head.scrollIntoView({ block: "start" });
+    if (stayed > 4 || !looks--) clearInterval(looking);
+  }, 120);
+}
+
 function showAddress() {
   const address = new URL(location.href);
   if (isTrainOpen() && window.lmoeJob) address.searchParams.set("job", window.lmoeJob);

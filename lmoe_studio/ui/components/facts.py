@@ -41,6 +41,8 @@ class Facts(TypedDict):
     """Banks that can be loaded."""
     files: list[str]
     """Files of the operator's folder."""
+    adapters: list[str]
+    """Folders of the operator's folder that hold an adapter."""
 
 
 def build_facts(**kwargs: Any) -> gr.HTML:
@@ -55,6 +57,7 @@ def facts_of(
     bases: Sequence[str],
     banks: Sequence[str],
     files: Sequence[str],
+    adapters: Sequence[str],
 ) -> Facts:
     """The facts for the page that `asker` stands for."""
     card = state.studio.card if state.studio is not None else None
@@ -74,4 +77,5 @@ def facts_of(
         "bases": [clean(each) for each in bases],
         "banks": [clean(each) for each in banks],
         "files": [clean(each) for each in files],
+        "adapters": [clean(each) for each in adapters],
     }

@@ -45,10 +45,10 @@ def form_config(
         raise ConfigError(
             f"bank: there is no bank '{clean(config.bank[:80])}' in the sidebar's list."
         )
-    return config.model_copy(update={"base": _checked_base(config.base, places, known)})
+    return config.model_copy(update={"base": checked_base(config.base, places, known)})
 
 
-def _checked_base(base: str, places: Places, known: Known) -> str:
+def checked_base(base: str, places: Places, known: Known) -> str:
     """A base model that a visitor may name: known here, on the hub, or in the operator's folder."""
     if base == EMBEDDED_BASE or base in known.bases:
         return base

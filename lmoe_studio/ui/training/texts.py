@@ -5,7 +5,7 @@ folder that the operator allowed; a path that leads elsewhere is as good as none
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -44,11 +44,20 @@ class Places:
         )
         return list(islice(found, MOST_FILES))
 
-    def uploaded(self, path: object, who: str) -> Path:
+    def adapters(self) -> list[str]:
+        """The folders of the operator's folder that hold an adapter, by their names in it."""
+        if self.operator is None:
+            return []
+        root = self.operator.resolve()
+        found = (path.parent for path in sorted(root.rglob("adapter_config.json")))
+        inside = (str(one.relative_to(root)) for one in found if self._is_inside(one, root))
+        return list(islice(inside, MOST_FILES))
+
+    def uploaded(self, path: object, who: str, suffixes: Collection[str] = SUFFIXES) -> Path:
         """An uploaded file. Raises DataError where it is gone, or never was one."""
         if isinstance(path, str) and path and self._is_inside(Path(path), self.uploads.resolve()):
             file = Path(path)
-            if file.is_file() and file.suffix.lower() in SUFFIXES:
+            if file.is_file() and file.suffix.lower() in suffixes:
                 return file
         raise DataError(f"{who}: the uploaded file is not here any more; upload it again.")
 
