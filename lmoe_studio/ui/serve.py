@@ -14,6 +14,7 @@ from lmoe_studio.ui.guard import LOOPBACK_HOSTS, Guard
 from lmoe_studio.ui.layout import build_app
 from lmoe_studio.ui.password import PasswordCheck
 from lmoe_studio.ui.request_body import MOST_FILE_BYTES, refuse_half_character
+from lmoe_studio.ui.script_file import ScriptFile
 from lmoe_studio.ui.source import StudioSource
 from lmoe_studio.ui.theme import build_theme
 
@@ -49,12 +50,12 @@ def serve(
         auth=PasswordCheck(password) if password else None,
         auth_message="Any user name will do; it keeps your traces apart from those of others.",
         app_kwargs={
-            "middleware": [guard],
+            "middleware": [guard, Middleware(ScriptFile, script=page_script())],
             "exception_handlers": {UnicodeEncodeError: refuse_half_character},
         },
         theme=build_theme(),
         css=read_asset("page.css", "analyse.css", "train.css"),
-        head=f"<style>{drawn_styles()}</style><script>{page_script()}</script>",
+        head=f"<style>{drawn_styles()}</style>",
         footer_links=["settings"],
         prevent_thread_lock=True,
         quiet=True,

@@ -7,6 +7,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from tiny_models import make_bank, make_tiny_studio
@@ -238,10 +239,14 @@ def job(experts, *names, **more):
                           "adapters": adapters} | more)  # fmt: skip
 
 
-def ended(desk, user):
+def seen(desk, user) -> Any:
+    return desk.of(user)
+
+
+def ended(desk, user) -> Any:
     for _ in range(3000):
-        if desk.of(user).is_over:
-            return desk.of(user)
+        if seen(desk, user).is_over:
+            return seen(desk, user)
         time.sleep(0.01)
     raise AssertionError(f"still {desk.of(user)}")
 
@@ -291,15 +296,15 @@ def test_stopped_it_writes_nothing_and_the_next_may_begin(experts, tmp_path):
     with pytest.raises(JobError, match="Another import is under way"):
         desk.start("bob", job(experts, "math"), experts[0].base)
     desk.stop("bob")
-    assert not desk.of("ann").is_stopping
+    assert not seen(desk, "ann").is_stopping
     desk.stop("ann")
-    assert desk.of("ann").is_stopping
+    assert seen(desk, "ann").is_stopping
     go_on.set()
     assert ended(desk, "ann").was_stopped
     assert not list(tmp_path.iterdir())
     desk.start("bob", job(experts, "math"), experts[0].base)
     assert ended(desk, "bob").taken == ("math",)
-    assert desk.of("ann").was_stopped
+    assert seen(desk, "ann").was_stopped
 
 
 def test_two_archives_with_experts_of_one_name_say_so(experts, tmp_path):

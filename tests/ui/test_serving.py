@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -105,7 +106,19 @@ def test_nothing_private_is_served(url):
     assert ask(url, "/gradio_api/runs")[0].status == 404
     assert ask(url, "/gradio_api/file=/etc/passwd")[0].status == 403
     assert json.loads(ask(url, "/gradio_api/info")[1])["named_endpoints"] == {}
-    assert len(ask(url)[1]) <= 400_000, "the first page is small"
+
+
+def test_the_first_page_is_small_and_its_script_is_fetched_once(url):
+    _, page = ask(url)
+    name = re.search(r'<head><script src="\./(studio-\w+\.js)"></script>', page)
+    assert name is not None
+    response, script = ask(url, f"/{name[1]}")
+    assert "function draw_workbench" in script
+    assert response.getheader("content-type").startswith("text/javascript")
+    assert "immutable" in response.getheader("cache-control")
+    packed, _ = ask(url, f"/{name[1]}", Accept_Encoding="gzip")
+    assert packed.getheader("content-encoding") == "gzip"
+    assert len(page) + int(packed.getheader("content-length")) <= 400_000
 
 
 def test_a_password_closes_the_page():

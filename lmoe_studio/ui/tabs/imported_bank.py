@@ -94,7 +94,7 @@ def wire(page: Page, parts: ImportParts) -> None:
         desk.stop(user_of(request))
         return gr.update(interactive=False, value="Stopping…")
 
-    def _on_load(request: gr.Request) -> list[str]:
+    def _on_load(request: gr.Request) -> list[Any]:
         try:
             _load(page, desk.of(user_of(request)), request.session_hash or "")
         except JobError as error:
