@@ -21,7 +21,7 @@ def _app(
     device: Device = "auto",
     quantize: Quantize = None,
     data_folder: Annotated[
-        Path | None, typer.Option(help="A folder whose files may be trained on in the Train tab.")
+        Path | None, typer.Option(help="A folder whose texts and adapters the Train tab offers.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:

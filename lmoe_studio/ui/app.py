@@ -40,7 +40,8 @@ def launch(
         device: where the model runs.
         quantize: keep the base's linear layers in 4 or 8 bits.
         allowed_hosts: further names that the page is reached under, for example behind a proxy.
-        data_folder: a folder whose files everyone who opens the page may train on.
+        data_folder: a folder whose texts everyone who opens the page may train on, and whose adapters
+            may be imported.
 
     Raises:
         ConfigError: the address is taken, or open to others without a password, or the data folder

@@ -39,7 +39,10 @@ class ScriptFile:
             await self._app(scope, receive, send)
 
     def _file(self, asked: Headers) -> Response:
-        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding"}
+        headers = {
+            "cache-control": "public, max-age=31536000, immutable",
+            "vary": "accept-encoding",
+        }
         packs = "gzip" in asked.get("accept-encoding", "")
         if packs:
             headers["content-encoding"] = "gzip"
