@@ -14,6 +14,8 @@ import yaml
 
 MAX_DEPTH = 400
 """Objects and lists within one another."""
+MAX_VALUES = 1_000_000
+"""Of a YAML document with all its aliases written out."""
 
 
 class PlainDataError(ValueError):
@@ -88,6 +90,12 @@ def read_yaml(text: str) -> Any:
 class _UniqueLoader(yaml.SafeLoader):
     """Plain values only, and no name twice in one mapping."""
 
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _require_few(node, {})
+        return node
+
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set[tuple[str, str]]()
@@ -98,6 +106,24 @@ class _UniqueLoader(yaml.SafeLoader):
                     raise PlainDataError(_twice(key.value), mark.line + 1, mark.column + 1)
                 seen.add(name)
         return node
+
+
+def _require_few(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for; aliases can make much of little."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = 0  # of itself within itself: that has no depth that fits
+    count = 1
+    if isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            for one in item if isinstance(item, tuple) else (item,):
+                count += _require_few(one, known)
+                if count > MAX_VALUES:
+                    mark = node.start_mark
+                    reason = f"its aliases make more than {MAX_VALUES:,} values of it"
+                    raise PlainDataError(reason, mark.line + 1, mark.column + 1)
+    known[id(node)] = count
+    return count
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -166,3 +166,19 @@ def test_a_number_of_thousands_of_digits_is_refused_in_a_sentence(studio, name):
         studio.generate("hello", **{name: 10**5000})
     with pytest.raises(ConfigError, match="max_tokens"):
         studio.trace("hello", max_tokens=-(10**5000))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_new_tokens": "5"}, {"seed": "0"}, {"temperature": "0.5"}, {"top_k": "3", "temperature": 1},
+     {"alternatives": "2"}, {"repetition_penalty": "1"}, {"max_new_tokens": "many"}],
+)  # fmt: skip
+def test_a_number_that_is_text_is_one_sentence(studio, options):
+    name = next(iter(options))
+    with pytest.raises(ConfigError, match=f"Generation: {name}: expected a number, not text"):
+        studio.generate("hello", **options)
+    assert studio.generate("hello", stop="x", **WRITE).token_ids
+
+
+def test_a_plan_that_begins_with_a_byte_order_mark_is_read():
+    assert RoutingPlan.from_json("\ufeff" + PLAN.to_json()) == PLAN

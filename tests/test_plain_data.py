@@ -89,3 +89,32 @@ def test_constants_are_read_where_python_may_have_written_them():
 def test_yaml_that_is_merged_may_say_a_name_again():
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: [*b, *a], y: 4}\n"
     assert read_yaml(text)["c"] == {"x": 3, "y": 4}
+
+
+def _bomb(kind, levels=9):
+    first, more = {
+        "lists": ("[x, x]", "[{}]"),
+        "mappings": ("{a: x, b: x}", "{{{}}}"),
+        "merges": ("{a: x}", "{{<<: [{}]}}"),
+    }[kind]
+    lines = [f"a0: &a0 {first}"]
+    for level in range(1, levels + 1):
+        names = [f"*a{level - 1}"] * 9
+        if kind == "mappings":
+            names = [f"k{place}: {name}" for place, name in enumerate(names)]
+        lines.append(f"a{level}: &a{level} {more.format(', '.join(names))}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", ["lists", "mappings", "merges"])
+def test_little_that_aliases_make_much_of_is_refused_at_once(kind):
+    with pytest.raises(PlainDataError, match=r"aliases make more than 1,000,000 values.* line "):
+        read_yaml(_bomb(kind))
+    assert read_yaml(_bomb(kind, levels=3))
+
+
+def test_aliases_of_a_config_are_read():
+    read = read_yaml(
+        "base: &base {rank: 4}\nskills:\n- {<<: *base, name: a}\n- {<<: *base, name: b}\n"
+    )
+    assert read["skills"] == [{"rank": 4, "name": "a"}, {"rank": 4, "name": "b"}]

@@ -4,7 +4,7 @@ import math
 from typing import cast
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 from transformers import (
     LogitsProcessorList,
@@ -35,6 +35,15 @@ class SamplingOptions(Config):
     repetition_penalty: float = Field(
         default=1.0, gt=0, le=10, description="Above 1, tokens that occurred grow less likely."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_text_of_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """A form and a command line give numbers; a text in Python's hands is a mistake."""
+        name = info.field_name or ""
+        if isinstance(value, str) and not isinstance(cls.model_fields[name].default, tuple | bool):
+            raise ValueError("expected a number, not text")
+        return value
 
     @field_validator("temperature")
     @classmethod

@@ -290,7 +290,7 @@ class RoutingPlan(PlanData):
     def from_json(cls, text: str, *, source: str = "The plan") -> Self:
         """Raises PlanError for text that is no JSON, and for a plan that is not sound."""
         try:
-            values = read_json(text)
+            values = read_json(text.removeprefix("\ufeff"))  # which some editors put first
         except PlainDataError as error:
             where = f"line {error.line}, column {error.column}: " if error.line else ""
             raise PlanError(f"{source} is not JSON ({where}{error.reason}).") from None
