@@ -55,7 +55,7 @@ def serve(
         },
         theme=build_theme(),
         css=read_asset("page.css", "analyse.css", "train.css"),
-        head=f"<style>{drawn_styles()}</style>",
+        head=f"<style>{read_asset('frame.css')}\n{drawn_styles()}</style>",
         footer_links=["settings"],
         prevent_thread_lock=True,
         quiet=True,

@@ -66,8 +66,9 @@ def opened(page):
 def generate(page, text=None):
     if text is not None:
         page.fill("#compose-prompt textarea", text)
+    page.evaluate("document.querySelector('#status .status').dataset.before = 1")
     page.click("#generate")
-    page.wait_for_selector("#stop:not([disabled]), #compose-notice .panel, #compose-workbench .tok")
+    page.wait_for_selector("#status .status:not([data-before])")  # the run has begun
     page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_selector("#stop[disabled]")
     return page
@@ -164,6 +165,69 @@ def test_stop_ends_it_within_a_token_or_two(compose, studio, by):
     time.sleep(0.3)
     assert studio.steps == steps
     assert 3 < len(words(compose)) < 60
+
+
+def test_escape_stops_wherever_the_focus_is(compose, studio):
+    studio.pause = 0.1
+    for focus in ("#compose-workbench .strip", "#sidebar input", "#composer select"):
+        compose.fill("#compose-prompt textarea", "one two")
+        compose.click("#generate")
+        compose.wait_for_selector(".growing .tok")
+        compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[1].click()")
+        compose.focus(focus)
+        compose.keyboard.press("Escape")
+        compose.wait_for_selector("#generate:not([disabled])")
+        compose.get_by_text("Partial: stopped after").wait_for()
+        assert compose.locator(".tok.selected").all_inner_texts() == ["one"], "one act a key"
+    compose.focus("#compose-workbench .strip")
+    compose.keyboard.press("Escape")
+    assert not compose.locator(".tok.selected").count()
+
+
+@pytest.mark.parametrize("act", ["#generate", "#continue"])
+def test_escape_stops_what_the_studio_has_not_answered_yet(compose, studio, act):
+    stopped_early(compose, studio)
+    studio.pause = 0.1
+    before, runs = studio.steps, len(studio.plans)
+    compose.evaluate(
+        """act => {
+          document.querySelector(act).click();
+          document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+        }""",
+        act,
+    )
+    while len(studio.plans) == runs:
+        compose.wait_for_timeout(20)
+    compose.wait_for_selector("#generate:not([disabled])")
+    compose.wait_for_selector("#stop[disabled]")
+    assert studio.steps - before < 20
+    studio.pause = 0.0
+    before = studio.steps
+    generate(compose)
+    assert studio.steps - before == 64, "the key counted for one run"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1100, 900), (1000, 700), (600, 900)])
+def test_what_is_written_is_in_sight_and_so_is_stop(compose, studio, width, height):
+    compose.set_viewport_size({"width": width, "height": height})
+    compose.get_by_role("button", name="Length, sampling, seed").click()
+    studio.pause = 0.03
+    compose.fill("#compose-prompt textarea", "one two")
+    compose.click("#generate")
+    compose.wait_for_function(
+        """() => {
+          const last = [...document.querySelectorAll('#compose-workbench .tok')].at(-1);
+          const { top, bottom } = last?.getBoundingClientRect() ?? {};
+          const { bottom: ask } = document.querySelector('#compose-ask').getBoundingClientRect();
+          return last?.textContent === 'word63' && Math.max(ask, 0) < top && bottom < innerHeight;
+        }"""
+    )
+    studio.pause = 0.0
+    compose.wait_for_selector("#continue:not([disabled])")
+    if width > 768:
+        top = compose.evaluate("document.querySelector('#continue').getBoundingClientRect().top")
+        assert top >= 0, "the way to go on is in sight too"
+    compose.set_viewport_size({"width": 1400, "height": 900})
 
 
 def stopped_early(page, studio):

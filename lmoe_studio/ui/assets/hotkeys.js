@@ -1,12 +1,46 @@
-// Ctrl+Enter (or Cmd+Enter) presses the primary button of the open tab; Escape its Stop button.
-document.addEventListener("keydown", (event) => {
-  const isRun = event.key === "Enter" && (event.ctrlKey || event.metaKey);
-  const isStop = event.key === "Escape" && !event.defaultPrevented;
-  if (!isRun && !isStop) return;
-  const buttons = document.querySelectorAll(isRun ? "#run, .primary-act" : ".stop-act");
-  const button = [...buttons].find((each) => each.offsetParent && !each.disabled);
-  if (!button) return;
-  event.preventDefault();
-  // The text box reports what was typed when it loses focus or with the next frame.
-  requestAnimationFrame(() => button.click());
-});
+// Ctrl+Enter (or Cmd+Enter) presses the primary button of the open tab; Escape its Stop button, before
+// anything else hears of the key. Pressed before the Studio has answered, it stops the run once it has.
+
+{
+  const ASKING = "#run, #run-sweep, .primary-act, .ask-act";
+  let asked = null; // the Stop button of a run that was asked for, until it can be pressed
+  let isStopWanted = false;
+
+  const inOpenTab = (selector) =>
+    [...document.querySelectorAll(selector)].filter((each) => each.offsetParent);
+
+  const answer = new MutationObserver(() => {
+    if (asked.disabled) return;
+    answer.disconnect();
+    if (isStopWanted) asked.click();
+    asked = null;
+  });
+
+  addEventListener("click", (event) => {
+    const [stop] = inOpenTab(".stop-act");
+    if (!stop?.disabled || !event.target.closest?.(ASKING)) return;
+    answer.disconnect();
+    [asked, isStopWanted] = [stop, false];
+    answer.observe(stop, { attributeFilter: ["disabled"] });
+  }, true);
+
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const stops = inOpenTab(".stop-act");
+    const stop = stops.find((each) => !each.disabled);
+    if (stop) stop.click();
+    else if (asked && stops.includes(asked)) isStopWanted = true;
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    const button = inOpenTab("#run, .primary-act").find((each) => !each.disabled);
+    if (!button) return;
+    event.preventDefault();
+    // The text box reports what was typed when it loses focus or with the next frame.
+    requestAnimationFrame(() => button.click());
+  });
+}

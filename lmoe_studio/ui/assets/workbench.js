@@ -226,6 +226,15 @@ function planChanged() {
   });
 }
 
+// As a text begins to grow it comes into sight, once: whoever looks elsewhere then is left there.
+let grown = "";
+function comeIntoSight({ series }) {
+  if (series === grown || !root.offsetParent) return;
+  grown = series;
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  strip.node.scrollIntoView({ block: "nearest", behavior });
+}
+
 // Tells the Studio now and then that someone still looks at a run; see ui/runs.py.
 let saidAt = 0;
 function saySeen({ series }) {
@@ -237,7 +246,14 @@ function saySeen({ series }) {
 function build() {
   tooltip.hide();
   if (!props.value?.shape) return showEmpty();
-  if (props.value.run?.live) saySeen(props.value.run);
+  draw();
+  const { run } = props.value;
+  if (!run?.live) return;
+  saySeen(run);
+  comeIntoSight(run);
+}
+
+function draw() {
   view.load(props.value);
   unseen = "";
   root.classList.remove("previewing");
