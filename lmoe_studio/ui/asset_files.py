@@ -17,6 +17,7 @@ PAGE_SCRIPTS = (
     "plans.js",
     "mixer.js",
     "overrides.js",
+    "history.js",
     "hotkeys.js",
     "training.js",
 )

@@ -609,10 +609,7 @@ def test_an_error_in_the_model_is_a_sentence_and_the_next_run_works(compose, stu
 
 
 def test_a_plan_goes_out_and_in_as_json(compose):
-    compose.get_by_role("button", name="Plan as JSON").click()
-    compose.fill("#plan-text textarea", PLAN.to_json())
-    compose.get_by_role("button", name="Use this plan").click()
-    compose.wait_for_function("document.querySelectorAll('.entry').length === 8")
+    imported(compose, PLAN)
     assert plan_now(compose) == PLAN
     texts = [
         compose.locator(".entry").nth(place).get_by_label("Layers").input_value()
@@ -663,6 +660,85 @@ def test_presets_are_saved_loaded_and_deleted(compose):
     assert plan_now(compose) == RoutingPlan([Override.boost({"sql": 2})])
     compose.click("[title='Delete the preset']")
     assert compose.locator("[aria-label=Preset]").is_disabled()
+
+
+def imported(page, plan):
+    page.get_by_role("button", name="Plan as JSON").click()
+    page.fill("#plan-text textarea", plan.to_json())
+    page.get_by_role("button", name="Use this plan").click()
+    page.wait_for_function(
+        "n => document.querySelectorAll('.entry').length === n", arg=len(plan.overrides)
+    )
+
+
+CHANGES = {
+    "a slider": lambda page: slide(page, "sql", 2),
+    "a mute": lambda page: page.click("#composer [aria-label='Mute sql']"),
+    "another mode": lambda page: page.click("#composer [data-mode=set]"),
+    "bypass": lambda page: page.get_by_role("button", name="Bypass all").click(),
+    "reset": lambda page: page.click("text=reset all"),
+    "a preset": lambda page: page.click("[title='Load the preset']"),
+    "an override": lambda page: page.click("text=New override"),
+    "a scope": lambda page: page.select_option(".entry [aria-label=Tokens]", "prompt"),
+    "a field": lambda page: page.fill(".entry [aria-label=Layers]", "3-5"),
+    "an imported plan": lambda page: imported(page, PLAN),
+    "clear": lambda page: page.click("text=clear everything"),
+}
+
+
+def held(page):
+    """All that the composer holds, also what is not applied."""
+    kept = page.evaluate("JSON.parse(localStorage.getItem('lmoe-studio-plans')).at(-1)")
+    return kept["mixer"], kept["entries"], page.evaluate("window.lmoePlan.overrides")
+
+
+def test_every_change_in_the_composer_can_be_taken_back_and_done_again(compose):
+    slide(compose, "french", 0.5)
+    compose.fill("[aria-label='Name of a new preset']", "less french")
+    compose.keyboard.press("Enter")
+    states = [held(compose)]
+    for change in CHANGES.values():
+        change(compose)
+        states.append(held(compose))
+        assert states[-1] != states[-2]
+    undo, redo = (compose.get_by_role("button", name=name, exact=True) for name in ("Undo", "Redo"))
+    for number, state in enumerate(reversed(states[:-1])):
+        undo.click() if number % 2 else compose.keyboard.press("Control+z")
+        assert held(compose) == state
+    for number, state in enumerate(states[1:]):
+        redo.click() if number % 2 else compose.keyboard.press("Control+Shift+Z")
+        assert held(compose) == state
+    assert redo.is_disabled()
+    compose.keyboard.press("Control+z")
+    slide(compose, "sql", 0.3)  # another way on
+    assert redo.is_disabled()
+
+
+def test_one_go_of_a_control_is_one_step_and_text_boxes_keep_their_own_undo(compose):
+    compose.click("text=New override")
+    layers = compose.locator(".entry [aria-label=Layers]")
+    layers.press_sequentially("12-14")
+    layers.press("Control+z")
+    assert layers.input_value() == ""
+    assert layers.evaluate("field => field === document.activeElement")
+    layers.press("Control+y")
+    assert layers.input_value() == "12-14"
+    sliders = compose.locator("#composer .row input[type=range]")
+    for _ in range(3):
+        sliders.first.evaluate(
+            "s => { s.value = 0.5 + s.value / 2; s.dispatchEvent(new Event('input', {bubbles: true})) }"
+        )
+    sliders.first.dispatch_event("change")
+    sliders.first.press("Control+z")
+    assert sliders.first.input_value() == "1"
+    compose.fill("#compose-prompt textarea", "one")
+    compose.locator("#compose-prompt textarea").press_sequentially(" two")
+    compose.keyboard.press("Control+z")
+    assert compose.locator(".entry").count() == 1
+    name = compose.get_by_label("Name of a new preset")
+    name.press_sequentially("ab")
+    name.press("Control+z")
+    assert compose.locator(".entry").count() == 1
 
 
 def test_a_reload_keeps_prompt_plan_and_text(compose):

@@ -5,6 +5,12 @@ const root = element.querySelector(".composer");
 const state = { bank: "", experts: [], mixer: neutralMixer(), entries: [] };
 const mixer = makeMixer(state, changed);
 const overrides = makeOverrides(state, changed);
+const history = makeHistory(root, (saved) => {
+  take(saved);
+  mixer.show();
+  overrides.build();
+  changed();
+});
 const presets = makePresets();
 const note = make("p", "told");
 note.setAttribute("role", "status");
@@ -36,11 +42,12 @@ function readPlan() {
 
 function changed() {
   const { overrides: plan, problem } = readPlan();
-  const { bank } = state;
+  const { bank, entries, mixer } = state;
+  history.note({ entries, mixer });
   window.lmoePlan = { bank, overrides: plan, signature: signatureOf(plan), problem };
   window.dispatchEvent(new CustomEvent("lmoe:plan"));
   props.value = window.lmoePlan;
-  keepPlan({ bank, entries: state.entries, mixer: state.mixer, plan });
+  keepPlan({ bank, entries, mixer, plan });
 }
 
 // Takes over a plan as it was kept; what is missing or odd in it becomes neutral. What it says of
@@ -71,11 +78,13 @@ function makePresets() {
   select.setAttribute("aria-label", "Preset");
   const name = textField("", "name of a new preset", "Name of a new preset");
   name.maxLength = 60;
+  name.dataset.ownUndo = "";
   const load = pressable("Load", "Load the preset");
   const save = pressable("Save", "Save mixer and overrides in this browser");
   const remove = pressable("Delete", "Delete the preset");
   const clear = quiet("clear everything", () => show(null));
-  node.append(make("h4", "", "Presets"), select, load, remove, name, save, clear);
+  node.append(make("h4", "", "Presets"), select, load, remove, name, save,
+    history.undo, history.redo, clear);
 
   function build(chosen) {
     const names = keptPresets().map((one) => one.name);
@@ -134,6 +143,7 @@ function bankCame({ bank, experts }) {
   if (!bank || isSame) return;
   const left = state.bank !== bank && window.lmoePlan?.overrides.length ? state.bank : "";
   Object.assign(state, { bank, experts });
+  history.restart();
   root.replaceChildren(note, mixer.node, overrides.node, presets.node);
   presets.build();
   try {
