@@ -20,6 +20,7 @@ PAGE_SCRIPTS = (
     "history.js",
     "hotkeys.js",
     "training.js",
+    "keys.js",
 )
 """What the scripts of drawn components share."""
 

@@ -22,7 +22,8 @@ def header() -> str:
     return (
         '<div class="brand"><span class="brand-mark" aria-hidden="true"><i></i><i></i><i></i></span>'
         '<h1>L-MoE Studio</h1><span class="brand-line">'
-        "see, steer and measure mixtures of LoRA experts</span></div>"
+        "see, steer and measure mixtures of LoRA experts</span>"
+        '<button type="button" id="keys-help" title="Keys (?)" aria-label="Help of keys">?</button></div>'
     )
 
 

@@ -26,6 +26,7 @@ function makeHeatmap(view, act) {
   const row = make("div", "cross row");
   const tokenTicks = make("div", "token-ticks");
   canvas.setAttribute("role", "img");
+  canvas.tabIndex = 0;
   stage.append(canvas, column, row, tokenTicks);
   scroller.append(stage);
   const plot = make("div", "plot");
@@ -39,7 +40,7 @@ function makeHeatmap(view, act) {
     canvas.width = view.T;
     canvas.height = view.L;
     canvas.setAttribute("aria-label",
-      `Routing of ${view.T} tokens in ${view.L} layers; the token list beside it says the same.`);
+      `Routing of ${view.T} tokens in ${view.L} layers; the arrow keys select in it as in the token list.`);
     fit();
     paint();
     moveCross();
@@ -164,7 +165,7 @@ function makeHeatmap(view, act) {
   canvas.addEventListener("pointerleave", () => act.point(null));
   new ResizeObserver(fit).observe(scroller);
 
-  return { node, build, paint, moveCross, reveal };
+  return { node, canvas, build, paint, moveCross, reveal };
 }
 
 // What the colours mean, in words and as a ramp.

@@ -43,13 +43,16 @@ const act = {
       view.solo.clear();
       if (!only) view.solo.add(k);
     }
-    view.hover = NONE;
-    recolour();
+    act.shown();
   },
   all() {
     view.solo.clear();
+    act.shown();
+  },
+  shown() {
     view.hover = NONE;
     recolour();
+    tell();
   },
   point: (event, token, layer) => tooltip.follow(event, token, layer),
   // Where plans can be made: asks the composer for an override of what is selected.
@@ -95,11 +98,18 @@ let timer = 0;
 function tellAndAsk() {
   clearTimeout(timer);
   timer = setTimeout(() => {
-    live.textContent = view.lo < 0 ? "No token selected" : spokenSelection();
+    tell();
     const [lo, hi] = view.lo < 0 ? [0, view.T - 1] : [view.lo, view.hi];
     const isExact = view.T && !view.previewing && !view.data.run?.live;
     if (isExact) trigger("pick", { id: view.data.id, lo, hi, layer: view.layer });
   }, ASK_DELAY);
+}
+
+// A view of some experts alone says which.
+function tell() {
+  const names = [...view.solo].map((k) => view.data.experts[k].name).join(", ");
+  const shown = names && `Shown alone: ${names}. `;
+  live.textContent = shown + (view.lo < 0 ? "No token selected" : spokenSelection());
 }
 
 function spokenSelection() {
@@ -115,7 +125,9 @@ function spokenSelection() {
     `${expert.glyph} ${expert.name} ${weight} percent`;
 }
 
-strip.node.addEventListener("keydown", (event) => {
+for (const node of [strip.node, heatmap.canvas]) node.addEventListener("keydown", onKey);
+
+function onKey(event) {
   if (!view.data || event.ctrlKey || event.metaKey || event.altKey) return;
   const last = view.T - 1;
   const from = view.lo < 0 ? NONE : act.cursor();
@@ -136,7 +148,7 @@ strip.node.addEventListener("keydown", (event) => {
   if (!(event.key in keys)) return;
   event.preventDefault();
   keys[event.key]();
-});
+}
 
 const main = make("div", "main");
 const views = make("div", "views");
