@@ -10,6 +10,7 @@ PAGE_SCRIPTS = (
     "view.js",
     "preview.js",
     "tokens.js",
+    "cutlines.js",
     "strip.js",
     "heatmap.js",
     "detail.js",

@@ -19,6 +19,28 @@ DRAW = """
   return strip.node.innerText.replace(/\\n$/, "");
 }
 """
+# Where each token of a strip stands, as it is cut and in one box a line; and how many tokens a box has.
+PLACES = """
+() => {
+  const strip = document.querySelector(".strip");
+  const places = (node) => [...node.querySelectorAll("[data-index]")].map((token) => {
+    const { left, top, width, height } = token.getBoundingClientRect();
+    return [left, top - node.getBoundingClientRect().top, width, height].map(Math.round);
+  });
+  const boxes = [...strip.querySelectorAll(".line")];
+  const whole = strip.cloneNode(false);
+  const line = document.createElement("div");
+  for (const box of boxes) line.append(...[...box.childNodes].map((each) => each.cloneNode(true)));
+  whole.append(line);
+  const cut = places(strip);
+  strip.after(whole);
+  strip.style.display = "none";
+  const asOne = places(whole);
+  whole.remove();
+  strip.style.display = "";
+  return [cut, asOne, boxes.map((box) => box.querySelectorAll("[data-index]").length)];
+}
+"""
 SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u2028": "U+2028"}
 
 
@@ -27,7 +49,7 @@ def drawn(browser):
     """Gives the text that a person sees for some tokens."""
     page = browser.new_page()
     page.set_content("<div id=box style='white-space: pre-wrap; width: 90000px'></div>")
-    page.add_script_tag(content=read_asset("view.js", "tokens.js", "strip.js"))
+    page.add_script_tag(content=read_asset("view.js", "tokens.js", "cutlines.js", "strip.js"))
 
     def draw(tokens):
         trace = make_trace(tokens, layers=1, experts=("x", "y"))
@@ -91,3 +113,32 @@ def test_however_a_text_is_cut_into_tokens_it_looks_the_same(drawn):
 )
 def test_a_part_of_a_character_shows_which_one(drawn, tokens, shown):
     assert drawn(tokens) == shown
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [" token"] * 900,
+        [" " + "a" * (1 + index % 7) for index in range(900)],
+        [" a", "bc", "def", ",", " ", "  ", "g"] * 130,
+        ["x" * (1 + index % 5) for index in range(900)],  # one word without end
+    ],
+)
+def test_a_long_line_is_cut_where_it_wraps_at_any_width_and_looks_the_same(browser, tokens):
+    page = browser.new_page()
+    page.set_content(
+        "<div id=box style='white-space: pre-wrap; overflow-wrap: anywhere; width: 700px; "
+        "font: 14px/31px monospace'></div>"
+    )
+    page.add_script_tag(content=read_asset("view.js", "tokens.js", "cutlines.js", "strip.js"))
+    page.evaluate(DRAW, trace_payload(make_trace(tokens, layers=1, experts=("x", "y")), key=""))
+    for width in (700, 431, 1000):
+        page.eval_on_selector("#box", "(box, width) => (box.style.width = `${width}px`)", width)
+        page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))"
+        )
+        cut, as_one, counts = page.evaluate(PLACES)
+        assert cut == as_one
+        assert sum(counts) == len(tokens)
+        assert max(counts) <= len(tokens) / 3
+    page.close()

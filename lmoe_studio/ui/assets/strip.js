@@ -10,7 +10,8 @@ function makeStrip(view, act) {
   node.setAttribute("aria-label", "Tokens");
   const prefix = "tok-" + Math.random().toString(36).slice(2) + "-";
   let parts = []; // by token: its elements, more than one where it has text after a line break
-  let lines = []; // { box, first }: a line's box and its first token
+  let lines = []; // { box, first }: a line's box, or one of its boxes, and its first token
+  let cutFor = 0; // the width that lines are cut for
   let version = 0;
   let painted = [];
   let selected = [];
@@ -36,6 +37,8 @@ function makeStrip(view, act) {
       return spans;
     });
     node.replaceChildren(...linesOf(parts));
+    cutFor = 0;
+    cut();
     node.scrollTop = view.goesOn ? before : 0;
     if (live && atEnd) node.scrollTop = node.scrollHeight;
     selected = [];
@@ -49,8 +52,7 @@ function makeStrip(view, act) {
     const boxes = [];
     let line = null;
     const begin = (first) => {
-      line = make("div", "line");
-      line.setAttribute("role", "presentation");
+      line = makeLineBox();
       lines.push({ box: line, first });
       boxes.push(line);
     };
@@ -68,6 +70,15 @@ function makeStrip(view, act) {
     });
     if (!line) boxes.push(make("div", "line")); // what comes next stands on a line of its own
     return boxes;
+  }
+
+  // Where lines wrap depends on the width; without one nothing is seen.
+  function cut() {
+    const width = node.clientWidth;
+    if (!width || width === cutFor || !parts.length) return;
+    if (cutFor) lines = joinLines(lines);
+    lines = cutLines(lines);
+    cutFor = width;
   }
 
   // Indices of the tokens that can be seen, found by halving: first lines, then tokens in them.
@@ -205,7 +216,10 @@ function makeStrip(view, act) {
       paintVisible();
     });
   }, { passive: true });
-  new ResizeObserver(paintVisible).observe(node);
+  new ResizeObserver(() => {
+    cut();
+    paintVisible();
+  }).observe(node);
 
   // A token's element; behind the last one, a mark for the end of the text.
   function partAt(index) {
