@@ -15,6 +15,7 @@ from lmoe_studio.errors import (
     TextError,
 )
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.file_names import without_uploads
 
 _log = logging.getLogger(__name__)
 _TITLES: tuple[tuple[type[LMoEError], str], ...] = (
@@ -39,7 +40,7 @@ def explain(error: Exception) -> tuple[str, str]:
     """A title and a sentence for an error."""
     if isinstance(error, LMoEError):
         titles = (title for kind, title in _TITLES if isinstance(error, kind))
-        return next(titles, "It did not work"), str(error)
+        return next(titles, "It did not work"), without_uploads(str(error))
     incident = token_hex(3)
     _log.error("incident %s", incident, exc_info=error)
     if type(error).__name__ == "OutOfMemoryError":
