@@ -16,6 +16,10 @@ from lmoe_studio.errors import PlanError
 MAX_PATTERN = 200
 """Characters of a text or a regular expression."""
 _SECONDS = 0.1  # of this thread's computing for one search; ordinary ones take a thousandth of it
+_ONE_CHARACTER = regex.compile(
+    r"(?:[^\W_]|[ ,;:_\n]|\\[dDwWsS.]|\[\^?(?:[^\W_]-[^\W_]|[^\W_]|[ .,;:_\n]|\\[dDwWsS])+\])\+?"
+)
+_PLAIN = regex.compile("x").flags
 _PROBES = ("a", "A", "0", " ", "_", "-", ".", "\n", "ab", "a ", "a1")
 
 Tokens = Sequence[str]
@@ -66,7 +70,8 @@ class TokenText:
 
     def positions(self, pattern: "regex.Pattern[str]") -> tuple[int, ...]:
         """Positions of the prompt tokens that a match overlaps."""
-        matches = self._matches(pattern, "".join(self._prompt))
+        spans = (match.span() for match in self._matches(pattern, "".join(self._prompt)))
+        matches = [(start, stop) for start, stop in spans if stop > start]
         found, offset, current = [], 0, 0
         for position, text in enumerate(self._prompt):
             start, stop = offset, offset + max(len(text), 1)
@@ -84,10 +89,19 @@ class TokenText:
 
     def last_matches(self, pattern: "regex.Pattern[str]") -> bool:
         """Whether a match overlaps the token that came last."""
+        if not self._last:
+            return False
         start = len(self._text) - self._last
-        return any(stop > start for _, stop in self._matches(pattern, self._text))
+        if _is_of_one_character(pattern):
+            return pattern.search(self._text, start) is not None
+        for match in reversed(self._matches(pattern, self._text)):
+            if match.end() <= start:
+                return False
+            if match.end() > match.start():
+                return True
+        return False
 
-    def _matches(self, pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
+    def _matches(self, pattern: "regex.Pattern[str]", text: str) -> "list[regex.Match[str]]":
         try:
             return _find(pattern, text)
         except TimeoutError:
@@ -97,8 +111,18 @@ class TokenText:
             ) from None
 
 
-def _find(pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
-    """Start and stop of each match that is not empty. Raises TimeoutError.
+@lru_cache(maxsize=256)
+def _is_of_one_character(pattern: "regex.Pattern[str]") -> bool:
+    r"""Whether it matches each character of some kind, or each run of them: `[aeiou]`, `\d+`.
+
+    Such a match lies within a token or does not overlap it, whatever stands before: there is no need
+    to search the whole text again after every token.
+    """
+    return not pattern.flags & ~_PLAIN and _ONE_CHARACTER.fullmatch(pattern.pattern) is not None
+
+
+def _find(pattern: "regex.Pattern[str]", text: str) -> "list[regex.Match[str]]":
+    """All matches, empty ones too. Raises TimeoutError.
 
     The limit of `regex` counts what all threads of the process compute. A search that it ends
     before this thread has had its own seconds is begun again with twice as many.
@@ -107,10 +131,8 @@ def _find(pattern: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
     while True:
         began = time.thread_time()
         try:
-            spans = [match.span() for match in pattern.finditer(text, timeout=limit)]
+            return list(pattern.finditer(text, timeout=limit))
         except TimeoutError:
             if time.thread_time() - began >= _SECONDS:
                 raise
             limit *= 2
-        else:
-            return [(start, stop) for start, stop in spans if stop > start]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import regex
+from hypothesis import given, strategies as st
 
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing import matching
@@ -41,6 +42,39 @@ def test_generated_tokens_count_once_they_complete_a_match():
         text.add(token)
         found.append(text.last_matches(literal("SEL")))
     assert found == [False, True, False, False, True]
+
+
+PATTERNS = [
+    r"\d+", "[aeiou]", "[^a ]+", "[a-c]", r"\w+", r"\s", r"\W+", "a", "é+", ".", ".+", "a*", "a+b",
+    "ab|b", r"\ba", "b$", "(?i)A", r"[\w-]+", "(?<=a)b+", "(?!a).", "b?", "[[:alpha:]]+", "a{2}", "[ab]?c",
+]  # fmt: skip
+
+
+@given(
+    st.sampled_from(PATTERNS),
+    st.lists(st.text("abcé1 -A\n", max_size=4), min_size=1, max_size=12),
+)
+def test_a_token_is_in_scope_if_a_search_of_the_whole_text_says_so(pattern, tokens):
+    compiled = compile_regex(pattern)
+    text = TokenText(tokens[:1])
+    for place, token in enumerate(tokens[1:], start=1):
+        text.add(token)
+        before = len("".join(tokens[:place]))
+        spans = [match.span() for match in compiled.finditer("".join(tokens[: place + 1]))]
+        expected = any(stop > max(start, before) for start, stop in spans)
+        assert text.last_matches(compiled) == expected
+
+
+def test_what_matches_single_characters_is_sought_in_the_new_token_alone(monkeypatch):
+    kinds = (r"\d+", "[aeiou.]", "[^a ]+", "[a-c_]+", r"\w", r"[\s.]", "é", r"\.+")
+    patterns = [compile_regex(pattern) for pattern in kinds]
+    monkeypatch.setattr(matching, "_find", lambda *_: pytest.fail("searched the whole text"))
+    for pattern in patterns:
+        text = TokenText(["ab 1"])
+        text.add("éb 2.")
+        assert text.last_matches(pattern)
+        text.add("")
+        assert not text.last_matches(pattern)
 
 
 def test_a_match_may_begin_in_the_prompt():
