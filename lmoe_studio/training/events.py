@@ -93,6 +93,11 @@ class EvalDone:
         """Of the bank, each skill counting alike."""
         return sum(self.bank.values()) / len(self.bank)
 
+    @property
+    def base_mean(self) -> float:
+        """Of the base model, likewise."""
+        return sum(self.base.values()) / len(self.base)
+
 
 @dataclass(frozen=True)
 class CheckpointSaved:

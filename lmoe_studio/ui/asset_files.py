@@ -20,6 +20,7 @@ PAGE_SCRIPTS = (
     "overrides.js",
     "history.js",
     "hotkeys.js",
+    "curve.js",
     "training.js",
     "keys.js",
 )
@@ -37,6 +38,7 @@ DRAWN_SCRIPTS = (
     "sequences",
     "joblist",
     "jobhead",
+    "jobcurves",
     "jobdetails",
     "exports",
 )
@@ -53,7 +55,7 @@ DRAWN_STYLES = {
     "adapters": ("skills.css", "options.css", "adapters.css"),
     "options": ("options.css",),
     "sequences": ("sequences.css",),
-    "jobs": ("jobs.css",),
+    "jobs": ("jobs.css", "curves.css"),
     "exports": ("exports.css",),
 }
 """Styles of each kind of drawn component, besides those of `pieces.css`; sent once."""

@@ -127,8 +127,6 @@ def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, app
         page.wait_for_selector("#job-head .job.done", timeout=900_000)
         assert jobs.get(job.id).state is JobState.DONE
         assert "going on after step" in page.inner_text("#job-details pre")
-        page.reload()  # as someone who comes back for the result
-        page.wait_for_selector("#job-head .job.done")
         page.wait_for_selector("#job-loss svg path")
         page.click("[data-act=open]")
         page.locator("#bank h2").get_by_text("my-first").wait_for()

@@ -10,6 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # the fake studio is a module beside the tests
 
 from fake_studio import FakeStudio
+from made_jobs import made_jobs
 from page_server import served, source_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -122,6 +123,42 @@ def serving():
     """Serves sources of their own, until after the pages that look at them are closed."""
     with ExitStack() as servers:
         yield lambda source, **options: servers.enter_context(served(source, **options))
+
+
+@pytest.fixture
+def real(serving, tiny_home):
+    """A page that trains and loads for real, over tiny models."""
+    from lmoe_studio.jobs.jobs import Jobs
+    from lmoe_studio.ui.source import model_source
+
+    source = model_source("cpu")
+    source.start("first")
+    return serving(source, jobs=Jobs(tiny_home))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A home folder for jobs that are written down by hand."""
+    with made_jobs(tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def visit_jobs(open_page, serving, made):
+    """Opens the Train tab over the jobs of `made`."""
+    address = serving(source_of(FakeStudio()), jobs=made.jobs)
+
+    def visit(query="", *, after=500, **options):
+        page = open_page(address + query, ready=False, **options)
+        page.wait_for_selector("#run", state="attached")
+        if "job=" not in query:
+            page.wait_for_timeout(after)
+            page.evaluate("openTab('Train')")
+        page.wait_for_selector("#jobs button")
+        page.wait_for_timeout(500)
+        return page
+
+    return visit
 
 
 def watched(page):

@@ -1,10 +1,11 @@
 """What pages are told of jobs: lines that stay short, looks that fetch only what is new, every state."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
-from made_jobs import EXPERTS, evaluated, made_jobs, step_done
+from made_jobs import evaluated, step_done
 
 from lmoe_studio.errors import JobError, StorageError
 from lmoe_studio.jobs import store as store_module
@@ -12,20 +13,13 @@ from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.training.events import CheckpointRefused, Message, Resumed
 from lmoe_studio.ui.training import watch as watch_module
-from lmoe_studio.ui.training.lines import Line, lines_frame
+from lmoe_studio.ui.training.curves import job_curves
+from lmoe_studio.ui.training.lines import Line
 from lmoe_studio.ui.training.views import (
-    BASE_LINE,
-    TRAINING_LINE,
     duration,
-    experts_of,
     job_details,
     job_head,
     job_list,
-    legend,
-    line_colours,
-    line_names,
-    loss_lines,
-    share_lines,
     training_line,
 )
 from lmoe_studio.ui.training.watch import JobWatch
@@ -33,22 +27,22 @@ from lmoe_studio.ui.training.watch import JobWatch
 # Lines
 
 
-@given(st.integers(1, 5000), st.integers(2, 40), st.integers(1, 40))
-def test_a_line_is_never_longer_than_asked_for_and_keeps_its_mean(steps, kept, asked):
+@given(st.integers(1, 2000), st.integers(1, 60), st.integers(2, 40), st.integers(1, 40))
+def test_a_line_is_never_longer_than_asked_for_and_keeps_its_mean(count, apart, kept, asked):
+    """Also one that has a value only now and then."""
     line = Line(kept)
-    values = [math.sin(step) for step in range(1, steps + 1)]
-    for step, value in enumerate(values, start=1):
-        line.add(step, value)
+    values = [math.sin(place) for place in range(count)]
+    for place, value in enumerate(values, start=1):
+        line.add(place * apart, value)
     assert len(line) <= kept
     points = list(line.points(asked))
-    assert len(points) <= asked + 1  # the first bucket may be begun halfway
-    assert points[-1][0] == steps
-    assert [step for step, _ in points] == sorted({step for step, _ in points})
-    counts = [
-        b - a for a, b in zip([0, *(s for s, _ in points)], (s for s, _ in points), strict=False)
-    ]
-    mean = sum(value * count for (_, value), count in zip(points, counts, strict=True)) / steps
-    assert mean == pytest.approx(sum(values) / steps)
+    assert len(points) <= asked
+    steps = [step for step, _ in points]
+    assert steps[-1] == count * apart
+    assert steps == sorted(set(steps))
+    counts = [(after - before) // apart for before, after in pairwise([0, *steps])]
+    mean = sum(value * many for (_, value), many in zip(points, counts, strict=True)) / count
+    assert mean == pytest.approx(sum(values) / count)
 
 
 def test_a_short_line_is_exact_and_what_is_no_number_is_left_out():
@@ -68,24 +62,7 @@ def test_steps_that_a_resumed_run_does_again_change_nothing():
     assert list(line.points()) == list(once.points())
 
 
-def test_many_lines_share_the_rows_of_a_plot():
-    lines = {str(number): Line() for number in range(12)}
-    for line in lines.values():
-        for step in range(600):
-            line.add(step, 1.0)
-    frame = lines_frame(lines, "loss")
-    assert list(frame.columns) == ["step", "loss", "line"]
-    assert len(frame) <= 1000
-    assert frame["line"].nunique() == 12
-
-
 # Looks
-
-
-@pytest.fixture
-def made(tmp_path):
-    with made_jobs(tmp_path / "home") as made:
-        yield made
 
 
 @pytest.fixture
@@ -239,30 +216,53 @@ def test_details_name_what_was_read_and_left_out_and_mark_poor_health(made, watc
     assert details["log"] == ["a line", "\ufffd"]
 
 
+def curves_of(watch):
+    [job] = watch.list(fresh=True)
+    with watch.progress(job.id) as progress:
+        return job_curves(job, progress)
+
+
+def points_of(curve):
+    return {f"{line['glyph']} {line['name']}".strip(): line["points"] for line in curve["lines"]}
+
+
 def test_curves_hold_training_and_held_out_losses_and_the_base_model(made, watch):
     made.add("aaaaa", step=25)
-    with watch.progress("aaaaa") as progress:
-        experts = experts_of(progress)
-        losses, shares = loss_lines(progress, experts), share_lines(progress, experts)
-    assert experts == list(EXPERTS)
-    assert set(losses["line"]) == {TRAINING_LINE, BASE_LINE, "A sql", "B french"}
-    base = losses[losses["line"] == BASE_LINE]
-    assert list(base["step"]) == [0, 25]
-    assert set(base["loss"]) == {3.05}
-    own = losses[losses["line"] == "B french"]
-    assert list(own["step"]) == [0, 10, 20]
-    assert own["loss"].iloc[-1] == pytest.approx(evaluated(20, 120).bank["french"], abs=1e-4)
-    assert shares.groupby("step")["share"].sum().round(3).eq(1).all()
-    assert set(line_colours(experts)) >= set(losses["line"])
+    losses, shares = curves_of(watch)["curves"]
+    lines = points_of(losses)
+    assert list(lines) == ["training", "base model", "A sql", "B french"]
+    assert lines["training"][-1] == (25, round(step_done(25, 120).language_loss, 4))
+    assert lines["base model"] == [(0, 3.05), (25, 3.05)]
+    assert lines["B french"] == [
+        (step, pytest.approx(evaluated(step, 120).bank["french"], abs=1e-4)) for step in (0, 10, 20)
+    ]
+    assert [line["name"] for line in losses["lines"] if line["is_reference"]] == ["base model"]
+    of_sql, of_french = (dict(points) for points in points_of(shares).values())
+    assert list(of_sql) == list(range(1, 26))
+    assert all(of_sql[step] + of_french[step] == pytest.approx(1, abs=1e-3) for step in of_sql)
 
 
-def test_names_in_a_legend_stay_short():
-    long = [f"{letter}-{'x' * 70}" for letter in "abcdefghijkl"]
-    for many in (1, 2, 4, 6):
-        assert sum(map(len, line_names(long[:many]))) < 80
-        assert legend(long[:many]) is None
-    assert line_names(long) == list("ABCDEFGHIJKL")
-    assert legend(long) == [TRAINING_LINE, BASE_LINE]
+def test_there_are_no_curves_before_there_is_a_line(made, watch):
+    made.add("aaaaa", step=1)
+    assert curves_of(watch)["curves"] == []
+    made.steps("aaaaa", 2, 2)
+    assert len(curves_of(watch)["curves"]) == 2
+
+
+def test_an_expert_named_like_another_line_is_a_line_of_its_own(made, watch):
+    made.add("aaaaa", step=12, experts=("training", "base model"))
+    losses = curves_of(watch)["curves"][0]
+    assert list(points_of(losses)) == ["training", "base model", "A training", "B base model"]
+    assert sum(line["is_reference"] for line in losses["lines"]) == 1
+
+
+@pytest.mark.parametrize("experts", [2, 12, 40])
+def test_a_page_is_sent_few_points_however_many_experts_and_steps(made, watch, experts):
+    names = tuple(f"expert{number}" for number in range(experts))
+    made.add("aaaaa", step=600, experts=names, every=5)
+    for curve in curves_of(watch)["curves"]:
+        assert sum(len(line["points"]) for line in curve["lines"]) <= 960
+        assert {line["points"][-1][0] for line in curve["lines"]} == {600}
 
 
 def test_the_top_line_tells_what_trains(made, watch):

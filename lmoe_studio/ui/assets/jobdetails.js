@@ -87,6 +87,7 @@ function show() {
   drawLights(value);
   showLog(value);
   shown = value.id;
+  root.dataset.shows = value.mark;
 }
 
 watch("value", show);

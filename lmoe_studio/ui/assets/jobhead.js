@@ -106,6 +106,7 @@ function show() {
   const tells = `${value.name}: ${value.state}`;
   if (told && told !== tells) say(live, tells);
   told = tells;
+  root.dataset.shows = value.mark;
 }
 
 watch("value", show);

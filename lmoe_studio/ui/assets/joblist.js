@@ -16,6 +16,12 @@ function when(text) {
     : time.toLocaleDateString([], { day: "numeric", month: "short" });
 }
 
+// Where one choice follows another, the last counts: it is read when the server can be asked.
+function choose(id) {
+  window.lmoeChoice = id;
+  trigger("choose");
+}
+
 // A row is made once and then changed where it stands: a click must not fall between two of them.
 function makeRow(id) {
   const item = make("li");
@@ -33,7 +39,7 @@ function makeRow(id) {
   state.append(mark, word);
   track.append(bar);
   button.append(name, state, about, progress, track);
-  button.addEventListener("click", () => trigger("choose", { id }));
+  button.addEventListener("click", () => choose(id));
   item.append(button);
 
   function show(job, chosen) {
@@ -69,6 +75,7 @@ function show() {
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
     showRow(job, value.chosen);
   });
+  root.dataset.shows = value.mark;
   window.lmoeJob = value.chosen;
   window.dispatchEvent(new CustomEvent("lmoe:job"));
 }

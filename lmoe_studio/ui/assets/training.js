@@ -3,10 +3,15 @@
 const JOB_MARKS = { queued: "…", running: "▶", done: "✓", failed: "!", cancelled: "■", interrupted: "↯" };
 const SILENCE = 9000; // milliseconds without an answer
 
-// Whether the Train tab is the open one; asked for with every look at the jobs.
 function isTrainOpen() {
   const part = document.querySelector("#new-bank");
   return Boolean(part && part.offsetParent);
+}
+
+// What every look at the jobs is asked with: marks of what stands on the page, if it is to be seen.
+function askForJobs() {
+  if (!isTrainOpen()) return "";
+  return JSON.stringify([...document.querySelectorAll("[data-shows]")].map((one) => one.dataset.shows));
 }
 
 // On a narrow page some tabs are in a menu, as plain buttons.

@@ -8,13 +8,18 @@ from lmoe_studio.ui.components.drawn import build_drawn
 
 
 def build_job_list(**kwargs: Any) -> gr.HTML:
-    """A list of jobs; it has an event `choose` with the id of a job. Its value is a `JobList`."""
+    """A list of jobs; it has an event `choose`. Its value is a `JobList`."""
     return build_drawn("jobs", script="joblist", events=("choose",), **kwargs)
 
 
 def build_job_head(**kwargs: Any) -> gr.HTML:
     """One job; it has an event `act` with an id and what to do. Its value is a `JobHead`."""
     return build_drawn("jobs", script="jobhead", events=("act",), **kwargs)
+
+
+def build_job_curves(**kwargs: Any) -> gr.HTML:
+    """A job's losses and shares of the routing by step. Its value are `JobCurves`."""
+    return build_drawn("jobs", script="jobcurves", **kwargs)
 
 
 def build_job_details(**kwargs: Any) -> gr.HTML:

@@ -21,7 +21,7 @@ from lmoe_studio.ui.components.training_options import (
 )
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.problems import problem_panel
-from lmoe_studio.ui.tabs.training_jobs import JobParts, look_again, looked, turn_to
+from lmoe_studio.ui.tabs.training_jobs import JobParts, looked, turn_to
 from lmoe_studio.ui.training.form import (
     Known,
     command,
@@ -189,8 +189,7 @@ def _wire_start(page: Page, form: FormParts, jobs: JobParts) -> None:
             _ready("Start training"), "", gr.update(open=False), gr.update(value=None), *shown
         ]  # fmt: skip
 
-    started = form.start.click(_on_start, [form.skills, form.options], outputs, **_TEXTS)
-    look_again(page, jobs, started)
+    form.start.click(_on_start, [form.skills, form.options], outputs, **_TEXTS)
 
 
 def _start(page: Page, asked: _Asked) -> str:

@@ -1,11 +1,12 @@
 """The lower half of the Train tab: jobs, how they go, and what can be done with them.
 
 The page looks at them again and again; every look is answered from what is on disk, so a reload, a
-restart of the Studio and a second visitor all see the same. What the page shows already, it says.
+restart of the Studio and a second visitor all see the same. What the page shows already, it says,
+as it stands there: an answer that comes late, or to a tab that is closed, is made good by the next.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_hex
@@ -18,29 +19,24 @@ from lmoe_studio.jobs.job import Job, JobState
 from lmoe_studio.plain_data import read_json
 from lmoe_studio.ui import panels
 from lmoe_studio.ui.clean_text import typed
-from lmoe_studio.ui.components.jobs import build_job_details, build_job_head, build_job_list
+from lmoe_studio.ui.components.jobs import (
+    build_job_curves,
+    build_job_details,
+    build_job_head,
+    build_job_list,
+)
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.problems import problem_panel
-from lmoe_studio.ui.training.views import (
-    experts_of,
-    job_details,
-    job_head,
-    job_list,
-    legend,
-    line_colours,
-    loss_lines,
-    share_lines,
-    training_line,
-)
-from lmoe_studio.ui.training.watch import Progress
+from lmoe_studio.ui.training.curves import job_curves
+from lmoe_studio.ui.training.views import job_details, job_head, job_list, training_line
 
 _QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 3.0
 _LOG_LINES = 200
-_FEWEST_POINTS = 2
 _LONGEST_ID = 40
+_NOTHING_SHOWN = "[]"
 
-_ASK = "(asked, chosen, shown) => [isTrainOpen() ? 'open' : '', chosen, shown]"
+_ASK = "(asked, chosen) => [askForJobs(), chosen]"
 
 
 @dataclass(frozen=True)
@@ -52,16 +48,12 @@ class JobParts:
     notice: gr.HTML
     list: gr.HTML
     head: gr.HTML
-    curves: gr.Row
-    loss: gr.LinePlot
-    shares: gr.LinePlot
+    curves: gr.HTML
     details: gr.HTML
     asked: gr.Textbox
-    """Whether the tab is open; the browser fills it in."""
+    """Marks of what the page shows, as JSON; empty while the tab is closed. The browser fills it in."""
     chosen: gr.Textbox
     """Id of the job that the page looks at."""
-    shown: gr.Textbox
-    """Marks of what the page shows, as JSON."""
 
 
 def lay_out() -> JobParts:
@@ -74,21 +66,11 @@ def lay_out() -> JobParts:
             jobs = build_job_list(elem_id="jobs")
         with gr.Column(scale=4, min_width=480, elem_id="job"):
             head = build_job_head(elem_id="job-head")
-            with gr.Row(visible=False, elem_id="curves") as curves:
-                loss = _curve("loss", "loss, nats a token", "job-loss")
-                shares = _curve("share", "share of the routing", "job-shares")
+            curves = build_job_curves(elem_id="curves")
             details = build_job_details(elem_id="job-details")
     return JobParts(
-        box, empty, notice, jobs, head, curves, loss, shares, details,
-        *(gr.Textbox("", visible=False) for _ in range(3)),
-    )  # fmt: skip
-
-
-def _curve(value: str, title: str, elem_id: str) -> gr.LinePlot:
-    """Stays mounted while it grows."""
-    return gr.LinePlot(
-        x="step", y=value, color="line", x_title="step", y_title=title, color_title=" ",
-        tooltip="axis", height=260, show_label=False, elem_id=elem_id, min_width=280,
+        box, empty, notice, jobs, head, curves, details,
+        *(gr.Textbox("", visible=False) for _ in range(2)),
     )  # fmt: skip
 
 
@@ -105,81 +87,50 @@ def looked(page: Page, parts: JobParts) -> list[Any]:
     """What every look may change, in the order that `look` gives it."""
     return [
         page.training, page.beat, parts.box, parts.empty, parts.list, parts.head, parts.curves,
-        parts.loss, parts.shares, parts.details, parts.chosen, parts.shown,
+        parts.details, parts.chosen,
     ]  # fmt: skip
 
 
-def look(page: Page, asked: str, chosen: str, shown: str) -> list[Any]:
-    """Look at the jobs; gives what is new since the page last looked."""
-    seen = _Seen(shown)
+def look(page: Page, asked: str, chosen: str) -> list[Any]:
+    """Look at the jobs; gives what the page does not show yet."""
     try:
         jobs = page.jobs.list()
         line = _line(page, jobs)
     except LMoEError as error:
-        return _unreadable(seen, str(error))
-    is_live = any(job.is_live for job in jobs)
-    seconds = _BUSY_SECONDS if is_live else _IDLE_SECONDS
-    head = [
-        seen.new("line", line, panels.training_status(line)),
-        seen.new("beat", seconds, gr.update(value=seconds)),
-    ]
-    if asked != "open":
-        return [*head, *[gr.skip()] * 9, seen.text]
-    has_jobs = bool(jobs)
+        return _unreadable(str(error))
+    seconds = _BUSY_SECONDS if any(job.is_live for job in jobs) else _IDLE_SECONDS
+    head = [panels.training_status(line), gr.update(value=seconds)]
+    if not asked:
+        return [*head, *[gr.skip()] * 7]
     job = next((job for job in jobs if job.id == chosen), jobs[0] if jobs else None)
-    listed = job_list(jobs, job.id if job else "")
+    shown = _Shown(asked)
     return [
         *head,
-        seen.new("box", has_jobs, gr.update(visible=has_jobs)),
-        seen.new("empty", has_jobs, "" if has_jobs else _invitation()),
-        seen.new("list", listed, listed),
-        *(_look_at(page, job, jobs, seen) if job else [gr.skip()] * 5),
+        gr.update(visible=bool(jobs)),
+        "" if jobs else _invitation(),
+        shown.new(job_list(jobs, job.id if job else "")),
+        *(_look_at(page, job, jobs, shown) if job else [gr.skip()] * 3),
         job.id if job and job.id != chosen else gr.skip(),
-        seen.text,
     ]
 
 
-def turn_to(page: Page, job: str, shown: str = "") -> list[Any]:
+def turn_to(page: Page, job: str) -> list[Any]:
     """Look at a job that the page has not looked at before; the newest, where there is no such job.
 
     A look that was under way leaves the choice alone, so it is given only here.
     """
-    *values, newest, marks = look(page, "open", job, shown)
-    return [*values, newest if isinstance(newest, str) else job, marks]
+    *values, newest = look(page, _NOTHING_SHOWN, job)
+    return [*values, newest if isinstance(newest, str) else job]
 
 
-def _look_at(page: Page, job: Job, jobs: Sequence[Job], seen: "_Seen") -> list[Any]:
+def _look_at(page: Page, job: Job, jobs: Sequence[Job], shown: "_Shown") -> list[Any]:
     """Head, curves and details of one job."""
     log = page.jobs.log(job.id, _LOG_LINES)
     with page.jobs.progress(job.id) as progress:
         head = job_head(job, progress, jobs, stopping=page.jobs.is_stopping(job.id))
+        curves = job_curves(job, progress)
         details = job_details(job, progress, log)
-        curves = _curves(job, progress, seen)
-    return [
-        seen.new("head", head, head), *curves, seen.new("details", details, details)
-    ]  # fmt: skip
-
-
-def _curves(job: Job, progress: Progress, seen: "_Seen") -> list[Any]:
-    """The curves: hidden, their lines, and only then in sight.
-
-    A plot in sight takes new points, but keeps the names and colours that it came with.
-    """
-    if seen.is_new("curves of", job.id):
-        seen.forget("lines")
-    stands = seen.knows("lines")
-    told = (len(progress.loss), sum(map(len, progress.held_out.values())), progress.cursor)
-    lines = [gr.skip(), gr.skip()]
-    if len(progress.loss) >= _FEWEST_POINTS and seen.is_new("lines", told):
-        experts = experts_of(progress)
-        named = legend(experts)
-        looks: dict[str, Any] = {"x_lim": [0, job.steps], "color_map": line_colours(experts)}
-        loss, shares = loss_lines(progress, experts), share_lines(progress, experts)
-        lines = [
-            gr.LinePlot(loss, colors_in_legend=named, **looks),
-            gr.LinePlot(shares, colors_in_legend=named and [], y_lim=[0, None], **looks),
-        ]
-    return [seen.new("curves", (job.id, stands), gr.update(visible=stands)), *lines]
+    return [shown.new(head), shown.new(curves), shown.new(details)]
 
 
 def _line(page: Page, jobs: Sequence[Job]) -> str:
@@ -191,72 +142,51 @@ def _line(page: Page, jobs: Sequence[Job]) -> str:
         return training_line(jobs, progress.step.language_loss if progress.step else None)
 
 
-def _unreadable(seen: "_Seen", problem: str) -> list[Any]:
+def _unreadable(problem: str) -> list[Any]:
     """Jobs that cannot be read: the reason stands in the list's place."""
     notice = panels.panel("problem", "The jobs cannot be read", problem)
-    return [
-        seen.new("line", "", panels.training_status("")), gr.skip(), gr.skip(),
-        seen.new("empty", problem, notice), *[gr.skip()] * 7, seen.text,
-    ]  # fmt: skip
+    return [panels.training_status(""), gr.skip(), gr.skip(), notice, *[gr.skip()] * 5]
 
 
-class _Seen:
-    """What the page shows already, by marks that it keeps; a page that says nonsense gets it all."""
+class _Shown:
+    """What the page shows, by marks that stand beside it; what says nonsense is given it all."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, asked: str) -> None:
         try:
-            marks = read_json(typed(text))
+            marks = read_json(typed(asked))
         except (TypeError, ValueError):
-            marks = {}
-        self._marks = marks if isinstance(marks, dict) else {}
+            marks = []
+        self._marks = marks if isinstance(marks, list) else []
 
-    @property
-    def text(self) -> str:
-        return json.dumps(self._marks)
-
-    def is_new(self, name: str, value: Any) -> bool:
-        """Note a value; says whether the page had another one."""
-        mark = sha256(json.dumps(value, default=str).encode()).hexdigest()[:12]
-        is_new = self._marks.get(name) != mark
-        self._marks[name] = mark
-        return is_new
-
-    def knows(self, name: str) -> bool:
-        """Whether the page has any value of that name."""
-        return name in self._marks
-
-    def forget(self, name: str) -> None:
-        """Let the page get the next value in any case."""
-        self._marks.pop(name, None)
-
-    def new(self, name: str, value: Any, update: Any) -> Any:
-        """The update, if the page has not seen the value yet."""
-        return update if self.is_new(name, value) else gr.skip()
+    def new(self, value: Mapping[str, Any]) -> Any:
+        """The value with its mark, if the page does not show it."""
+        mark = sha256(json.dumps(value).encode()).hexdigest()[:12]
+        return gr.skip() if mark in self._marks else {**value, "mark": mark}
 
 
 def wire(page: Page, parts: JobParts) -> None:
     """Look now and then, and do what is asked for."""
     outputs = looked(page, parts)
-    inputs = [parts.asked, parts.chosen, parts.shown]
 
-    def _on_look(asked: str, chosen: str, shown: str) -> list[Any]:
-        return look(page, asked, chosen, shown)
+    def _on_look(asked: str, chosen: str) -> list[Any]:
+        return look(page, asked, chosen)
 
     def _on_open_page(request: gr.Request) -> list[Any]:
         asked_for = str(request.query_params.get("job", ""))[:_LONGEST_ID]
         return turn_to(page, asked_for)
 
-    beat = page.beat.tick(_on_look, inputs, outputs, js=_ASK, **_QUIET)
+    beat = page.beat.tick(_on_look, [parts.asked, parts.chosen], outputs, js=_ASK, **_QUIET)
     beat.success(None, None, None, js="() => studioAnswered()", **_QUIET)
     opened = page.app.load(_on_open_page, None, outputs, **_QUIET)
     opened.success(None, None, None, js=_OPEN_FROM_ADDRESS, **_QUIET)
-    look_again(page, parts, opened)
 
-    def _on_choose(event: gr.EventData, shown: str) -> list[Any]:
-        return turn_to(page, _said(event, "id"), shown)
+    def _on_choose(chosen: str) -> list[Any]:
+        return turn_to(page, typed(chosen)[:_LONGEST_ID])
 
-    chosen = parts.list.choose(_on_choose, parts.shown, outputs, trigger_mode="multiple", **_QUIET)
-    look_again(page, parts, chosen)
+    parts.list.choose(
+        _on_choose, parts.chosen, outputs, js="() => lmoeChoice", trigger_mode="always_last",
+        **_QUIET,
+    )  # fmt: skip
 
     def _on_act(event: gr.EventData, chosen: str, request: gr.Request) -> list[Any]:
         job, what = _said(event, "id"), _said(event, "act")
@@ -267,7 +197,7 @@ def wire(page: Page, parts: JobParts) -> None:
         except Exception as error:
             notice = problem_panel(error)
         page.jobs.list(fresh=True)
-        shown = look(page, "open", chosen, "")
+        shown = look(page, _NOTHING_SHOWN, chosen)
         at = outputs.index(parts.head)
         if isinstance(shown[at], dict) and "acts" in shown[at]:  # also where nothing has changed
             shown[at] = {**shown[at], "answered": token_hex(4)}
@@ -278,15 +208,6 @@ def wire(page: Page, parts: JobParts) -> None:
         **_QUIET,
     )  # fmt: skip
     acted.success(None, page.bell, None, js="(bell) => bell && openTab('Explore')", **_QUIET)
-
-
-def look_again(page: Page, parts: JobParts, event: Any) -> None:
-    """After an event that turned to another job, look once more: its curves come in sight then."""
-
-    def _on_turned(chosen: str, shown: str) -> list[Any]:
-        return look(page, "open", chosen, shown)
-
-    event.success(_on_turned, [parts.chosen, parts.shown], looked(page, parts), **_QUIET)
 
 
 def _said(event: gr.EventData, key: str) -> str:

@@ -4,20 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NotRequired, TypedDict
 
-import pandas as pd
-
 from lmoe_studio.jobs.job import Job, JobState
 from lmoe_studio.training.events import GroupHealth, SkillReport
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.palette import expert_colour, expert_glyph
-from lmoe_studio.ui.training.lines import Line, lines_frame
 from lmoe_studio.ui.training.watch import Progress
 
-TRAINING_LINE, BASE_LINE = "training", "base model"
-_INK, _QUIET = "#8a8f98", "#C3C6CC"
 _MOST_NAMED = 4  # experts, in a sentence
-_ROOM = ((2, 24), (4, 14), (6, 8))  # so many experts have so many characters each in a legend
-_MOST_SHARES = 120  # shares of single steps jump about; a mean of several says more
 
 
 class JobRow(TypedDict):
@@ -167,8 +160,7 @@ def _facts(job: Job, progress: Progress) -> list[str]:
             facts.append(f"{progress.step.tokens_per_second:,.0f} tokens/s")
     if progress.evaluation is not None and progress.base is not None:
         told = progress.evaluation
-        base = sum(told.base.values()) / max(1, len(told.base))
-        facts.append(f"held-out loss {told.mean:.2f} (base model {base:.2f})")
+        facts.append(f"held-out loss {told.mean:.2f} (base model {told.base_mean:.2f})")
     if progress.saved and not job.state.is_live and job.state is not JobState.DONE:
         facts.append(f"saved at step {progress.saved:,}")
     seconds = _seconds_taken(job)
@@ -217,7 +209,6 @@ def _skills(progress: Progress) -> list[SkillRow]:
     bank = progress.evaluation.bank if progress.evaluation else {}
     base = progress.evaluation.base if progress.evaluation else {}
     shares = progress.step.shares if progress.step else {}
-    names = list(dict.fromkeys((*shares, *reports, *bank)))
     return [
         {
             "name": clean(name),
@@ -229,7 +220,7 @@ def _skills(progress: Progress) -> list[SkillRow]:
             "data": data_words(reports.get(name)),
             "dropped": dropped_words(reports[name].dropped) if name in reports else "",
         }
-        for index, name in enumerate(names)
+        for index, name in enumerate(progress.experts)
     ]
 
 
@@ -259,58 +250,6 @@ def _light(group: GroupHealth) -> Light:
 
 def _short(name: str, longest: int = 24) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-def loss_lines(progress: Progress, experts: Sequence[str]) -> pd.DataFrame:
-    """Training loss, held-out loss of each expert's texts, and the base model's mean as reference."""
-    lines = {TRAINING_LINE: progress.loss}
-    if progress.base is not None and progress.step is not None:
-        mean = sum(progress.base.base.values()) / max(1, len(progress.base.base))
-        lines[BASE_LINE] = flat = Line()
-        flat.add(0, mean)
-        flat.add(progress.step.step, mean)
-    for name, shown in zip(experts, line_names(experts), strict=True):
-        if name in progress.held_out:
-            lines[shown] = progress.held_out[name]
-    return lines_frame(lines, "loss")
-
-
-def share_lines(progress: Progress, experts: Sequence[str]) -> pd.DataFrame:
-    """Share of the routing of each expert."""
-    lines = {
-        shown: progress.shares[name]
-        for name, shown in zip(experts, line_names(experts), strict=True)
-        if name in progress.shares
-    }
-    return lines_frame(lines, "share", most=_MOST_SHARES)
-
-
-def line_names(experts: Sequence[str]) -> list[str]:
-    """Names of the experts' lines: a letter tells apart what a colour does not.
-
-    The more there are, the shorter they get, as all stand in one legend.
-    """
-    longest = next((room for many, room in _ROOM if len(experts) <= many), 0)
-    return [
-        f"{expert_glyph(index)} {_short(clean(name), longest)}" if longest else expert_glyph(index)
-        for index, name in enumerate(experts)
-    ]
-
-
-def line_colours(experts: Sequence[str]) -> dict[str, str]:
-    """Colours of all lines by name, in both themes."""
-    own = {name: expert_colour(index) for index, name in enumerate(line_names(experts))}
-    return {TRAINING_LINE: _INK, BASE_LINE: _QUIET, **own}
-
-
-def legend(experts: Sequence[str]) -> list[str] | None:
-    """Which lines the legend names; None is all. Many experts have the table as their legend."""
-    return None if len(experts) <= _ROOM[-1][0] else [TRAINING_LINE, BASE_LINE]
-
-
-def experts_of(progress: Progress) -> list[str]:
-    """Names of a job's experts in order, as far as it has told of them."""
-    return [row["name"] for row in _skills(progress)]
 
 
 def training_line(jobs: Sequence[Job], loss: float | None) -> str:

@@ -53,6 +53,13 @@ class Progress:
     held_out: dict[str, Line] = field(default_factory=dict)
     shares: dict[str, Line] = field(default_factory=dict)
 
+    @property
+    def experts(self) -> list[str]:
+        """Names of the job's experts in order, as far as it has told of them."""
+        shares = self.step.shares if self.step else {}
+        measured = self.evaluation.bank if self.evaluation else {}
+        return list(dict.fromkeys((*shares, *(report.name for report in self.data), *measured)))
+
     def hear(self, item: JobEvent) -> None:
         """Take in one event."""
         self.cursor, self.heard = item.cursor, item.time
