@@ -188,6 +188,7 @@ def test_a_studio_that_is_gone_is_said_and_so_is_what_a_new_one_does_not_have(br
         port = probe.getsockname()[1]
     start = partial(serve, source_of(FakeStudio()), "127.0.0.1", port, jobs=Jobs(tmp_path))
     app, page = start(), browser.new_page()
+    page.set_default_timeout(60_000)
     try:
         page.goto(f"http://127.0.0.1:{port}")
         page.wait_for_selector("#run:not([disabled])")
@@ -200,15 +201,17 @@ def test_a_studio_that_is_gone_is_said_and_so_is_what_a_new_one_does_not_have(br
             page.locator(".tok:visible").first.wait_for()
             page.wait_for_selector(f"{act}:not([disabled])")
         app.close(verbose=False)
-        page.locator("#status").get_by_text("does not answer").wait_for(timeout=30_000)
+        page.locator("#status").get_by_text("does not answer").wait_for()
+        page.locator(".lost").get_by_text("comes back when the Studio does").wait_for()
+        assert not page.locator(".toast-wrap").is_visible(), "one message, not two"
         app = start()
-        page.goto(f"http://127.0.0.1:{port}")
-        page.locator("#status").get_by_text("Ready").wait_for()
+        page.locator("#status").get_by_text("Ready").wait_for()  # the page loads itself anew
         for tab, place in (("Explore", "#workbench"), ("Compose", "#compose-workbench"),
                            ("Compare", "#comparison")):  # fmt: skip
             page.get_by_role("tab", name=tab, exact=True).click()
             page.locator(f"{place} .gone").get_by_text("no longer has").wait_for()
         page.get_by_role("tab", name="Compose", exact=True).click()
+        page.wait_for_selector("#composer [aria-pressed=true]")
         assert page.locator("#composer [aria-pressed=true]").count() == 1
     finally:
         page.close()

@@ -70,10 +70,14 @@ function studioAnswered() {
   lost.note = null;
 }
 
+// Gradio notices at the first question that fails; it says so itself, and loads the page anew when
+// the Studio is back.
+const hasGradioLost = () => [...document.querySelectorAll(".toast-wrap .error")].some((one) => one.textContent.includes("Connection to the server was lost"));
+
 document.addEventListener("visibilitychange", () => (lost.seen = performance.now()));
 setInterval(() => {
   const now = performance.now();
-  const isSilent = Math.min(now - lost.answered, now - lost.seen) > SILENCE;
+  const isSilent = hasGradioLost() || Math.min(now - lost.answered, now - lost.seen) > SILENCE;
   if (document.hidden || !isSilent || lost.note || !document.querySelector("#tabs")) return;
   sayGone(true);
   lost.note = document.createElement("div");
