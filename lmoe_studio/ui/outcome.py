@@ -9,6 +9,7 @@ from threading import Event
 from lmoe_studio.errors import ContextLengthError, LMoEError, TextError
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.ui import panels
+from lmoe_studio.ui.conversation import read_as
 from lmoe_studio.ui.source import SourceState
 
 _log = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ def trace_text(
         return _refused("Nothing to trace", "Write a text above, or take one of the examples.")
     started = time.perf_counter()
     try:
+        given = read_as(text, state.studio)
         trace = state.studio.trace(
-            text,
+            given.text,
             max_tokens=max_tokens,
             contributions=True,
             on_progress=reading.on_progress,
@@ -73,7 +75,7 @@ def trace_text(
     seconds = time.perf_counter() - started
     status = f"Traced {len(trace):,} tokens in {seconds:.2f} s · {trace.bank}"
     if len(trace) >= reading.total:
-        return Outcome(panels.status_line(status), trace)
+        return Outcome(panels.status_line(status), trace, given.note)
     part = (
         f"Shown are the first {len(trace):,} of {reading.total:,} tokens, which were read before."
     )

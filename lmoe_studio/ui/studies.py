@@ -40,6 +40,10 @@ class KeptStudy:
         return self.folder / "runs"
 
 
+class _Stopped(Exception):
+    pass
+
+
 class StudyStore:
     """The newest studies, by (user, id); their folders go with them."""
 
@@ -100,7 +104,17 @@ def make_study(
     )
     if not run.is_finished or stop.is_set():
         return None
-    return KeptStudy(folder, run.run, study_of_run(folder / "runs", run.run, on_step=on_step))
+
+    def step(name: str) -> None:
+        if stop.is_set():
+            raise _Stopped
+        on_step(name)
+
+    try:
+        study = study_of_run(folder / "runs", run.run, on_step=step)
+    except _Stopped:
+        return None
+    return KeptStudy(folder, run.run, study)
 
 
 def pandas_code(corpus: CorpusFile, max_tokens: int, bank: str) -> str:

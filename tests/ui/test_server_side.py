@@ -142,3 +142,25 @@ def test_a_password_is_asked_and_guessing_is_slow():
     for guess in ("", "a", "\ud800", "OPEN", "öpe"):
         assert not check("ann", guess)
     assert not check("ann", "öpen"), "after five wrong ones there is a pause"
+
+
+def test_a_study_is_stopped_between_its_questions_too(tmp_path):
+    from tiny_models import make_tiny_studio
+
+    from lmoe_studio.tracing.corpus_files import CorpusFile
+    from lmoe_studio.ui.studies import make_study
+
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    corpus = CorpusFile(tmp_path / "texts.jsonl", "text", None)
+    stop, steps = Event(), []
+
+    def on_step(name):
+        steps.append(name)
+        stop.set()
+
+    made = make_study(
+        make_tiny_studio(), corpus, tmp_path, max_tokens=8, stop=stop, on_progress=lambda _: None,
+        on_step=on_step,
+    )  # fmt: skip
+    assert made is None
+    assert len(steps) == 1
