@@ -2,6 +2,7 @@
 
 import pytest
 from fake_studio import FakeStudio
+from job_processes import until
 from made_jobs import step_done
 from page_server import source_of
 from train_page import HOSTILE, LONG, opened
@@ -42,7 +43,7 @@ def test_every_state_of_a_job_is_shown_with_what_can_be_done(made, visit_jobs):
     ):
         page.click(f"#jobs [data-id={id}]")
         page.locator("#job-head .says").get_by_text(words).wait_for()
-        assert acts(page) == offered
+        until(lambda: acts(page) == offered)  # noqa: B023  (waited for at once)
         page.wait_for_url(f"**?job={id}")
     page.click("#jobs [data-id=bbbbb]")
     page.locator("#job-details pre").get_by_text("last line").wait_for()
@@ -50,13 +51,13 @@ def test_every_state_of_a_job_is_shown_with_what_can_be_done(made, visit_jobs):
     page.wait_for_selector("#job-loss svg path")
     page.wait_for_selector("#job-shares svg path")
     page.locator("#job-details .lights li", has_text="watch").wait_for()
-    lights = page.locator("#job-details .lights li").all_inner_texts()
-    assert ["watch" in light for light in lights] == [False, True, False]
+    lights = page.locator("#job-details .lights li")
+    until(lambda: ["watch" in one for one in lights.all_inner_texts()] == [False, True, False])
     page.get_by_role("tab", name="Explore").click()
     page.wait_for_function("!location.search.includes('job')")
-    assert page.inner_text("#training-status") == (
-        "busy: training step 77/120 (loss " + f"{step_done(77, 120).language_loss:.2f}) · 1 queued"
-    )
+    loss = f"{step_done(77, 120).language_loss:.2f}"
+    says = f"busy: training step 77/120 (loss {loss}) · 1 queued"
+    page.locator("#training-status").get_by_text(says, exact=True).wait_for()
     page.click("#training-status button")
     page.wait_for_selector("#jobs button >> visible=true")
 

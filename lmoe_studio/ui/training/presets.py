@@ -14,7 +14,7 @@ class Preset:
 
     name: str
     note: str
-    """What it is for and how long it takes."""
+    """What it is for; how long it takes depends on the machine, so the job says it."""
     options: Mapping[str, Any]
 
 
@@ -31,15 +31,15 @@ SET = ("steps", "sequence_length", "rank", "held_out_sequences")
 
 PRESETS = (
     _preset(
-        "Quick look", "does it work at all? A few minutes on two CPU cores with SmolLM2",
+        "Quick look", "does it work at all? After its first steps the job says how long it takes",
         steps=24, sequence_length=64, rank=4, held_out_sequences=4,
     ),
     _preset(
-        "Small", "experts that can be told apart, in a quarter of an hour on two CPU cores",
+        "Small", "experts that can be told apart; ten times the tokens of a quick look",
         steps=120, sequence_length=128, rank=8, held_out_sequences=12,
     ),
     _preset(
-        "Thorough", "the usual options; about an hour on two CPU cores, minutes on a GPU",
+        "Thorough", "the usual options; better on a GPU",
         **_default(*SET),
     ),
 )  # fmt: skip
