@@ -145,6 +145,20 @@ def load_model(base: str = EMBEDDED_BASE, **options: Any) -> PreTrainedModel:
     return _load_model(base, lambda _: options, **where)
 
 
+def load_config(base: str = EMBEDDED_BASE) -> PreTrainedConfig:
+    """Load the config of a base model, without the model.
+
+    Raises:
+        BaseModelError: it cannot be had.
+        StorageError: no room to unpack the embedded model.
+    """
+    source = str(embedded_folder()) if base == EMBEDDED_BASE else base
+    try:
+        return AutoConfig.from_pretrained(source)
+    except Exception as error:  # a damaged file brings any kind
+        raise BaseModelError(_why_not_loaded(base, error, "config")) from None
+
+
 def load_tokenizer(
     base: str = EMBEDDED_BASE, *, on_progress: Progress = silent
 ) -> PreTrainedTokenizerBase:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from lmoe_studio.cli import bank, evaluate, generate, hub, jobs, merge, report, serve, trace, train
+from lmoe_studio.cli import (
+    bank,
+    evaluate,
+    export,
+    generate,
+    hub,
+    jobs,
+    merge,
+    report,
+    serve,
+    trace,
+    train,
+)
 from lmoe_studio.cli.console import say
 from lmoe_studio.cli.streams import settled_streams
 from lmoe_studio.errors import LMoEError, TrainingStopped
@@ -23,7 +35,7 @@ app = typer.Typer(
 )
 
 # In the order of --help.
-for _module in (serve, trace, evaluate, generate, merge, train, jobs, bank, hub, report):
+for _module in (serve, trace, evaluate, generate, merge, export, train, jobs, bank, hub, report):
     app.add_typer(_module.commands)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lmoe_studio.cli.console import messages, say, waiting
 from lmoe_studio.cli.destination import require_new_folder
-from lmoe_studio.cli.options import Base, Device
+from lmoe_studio.cli.options import Base, Device, read_blend
 from lmoe_studio.cli.text_input import read_text
 from lmoe_studio.errors import ConfigError
 
@@ -44,10 +44,7 @@ def _merge(
     if plan is not None:
         asked = RoutingPlan.from_json(read_text(plan), source=str(plan))
     else:
-        pairs = [_name_and_weight(item) for item in (blend or "").split(",")]
-        asked = dict(pairs)
-        if len(asked) < len(pairs):
-            raise ConfigError(f"--blend '{blend}' names an expert twice; give each one weight.")
+        asked = read_blend(blend or "")
     require_new_folder(out)
     with waiting() as tell:
         studio = Studio.load(bank, base=base, device=device, on_progress=tell)
@@ -64,13 +61,3 @@ def _merge(
         f"({worst}). Read back, its logits differ from the live blend's by at most "
         f"{result.max_difference:.2g}."
     )
-
-
-def _name_and_weight(item: str) -> tuple[str, float]:
-    name, equals, weight = item.strip().partition("=")
-    try:
-        if name and equals:
-            return name, float(weight)
-    except ValueError:
-        pass
-    raise ConfigError(f"--blend '{item}': write NAME=WEIGHT, for example sql=.6,french=.4.")
