@@ -78,7 +78,7 @@ def _exporter(page: Page, find: Find) -> Callable[..., Any]:
             return
         with (
             page.runs.running(user) as (run, stop),
-            TemporaryDirectory(prefix="lmoe-export-") as place,
+            TemporaryDirectory(prefix="lmoe-export-") as place,  # Gradio takes a copy of the file
         ):
             try:
                 file = yield from _written(export, asked[1], Path(place), run, stop)

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,9 +13,6 @@ from lmoe_studio.ui import panels
 from lmoe_studio.ui.page import Page
 from lmoe_studio.ui.plan_form import read_form
 from lmoe_studio.ui.problems import problem_panel
-
-_OLD_SECONDS = 600
-"""How long a file waits to be fetched."""
 
 
 def build_save(page: Page, composer: gr.HTML) -> gr.Button:
@@ -31,19 +27,19 @@ def build_save(page: Page, composer: gr.HTML) -> gr.Button:
             apply_default_css=False,
         )
     notice = gr.HTML(apply_default_css=False, elem_id="save-notice", elem_classes="notice")
-    folder = TemporaryDirectory(prefix="lmoe-adapter-")
 
     def _on_save(form: object) -> Iterator[list[Any]]:
         yield [panels.status_line("Writing the adapter…", tone="loading"), gr.skip()]
-        try:
-            studio = page.source.state.loaded()
-            plan = read_form(form, bank=studio.card.bank).plan
-            file, difference = _write_adapter(studio, plan, Path(folder.name))
-        except Exception as error:
-            yield [problem_panel(error), None]
-            return
-        said = f"Loaded again in PEFT, its logits differ from the live blend by at most {difference:.1e}."
-        yield [panels.panel("note", "The adapter is saved", said), file]
+        with TemporaryDirectory(prefix="lmoe-adapter-") as place:  # Gradio takes a copy of the file
+            try:
+                studio = page.source.state.loaded()
+                plan = read_form(form, bank=studio.card.bank).plan
+                file, difference = _write_adapter(studio, plan, Path(place))
+            except Exception as error:
+                yield [problem_panel(error), None]
+                return
+            said = f"Loaded again in PEFT, its logits differ from the live blend by at most {difference:.1e}."
+            yield [panels.panel("note", "The adapter is saved", said), file]
 
     saved = save.click(
         _on_save, composer, [notice, page.download],
@@ -55,10 +51,7 @@ def build_save(page: Page, composer: gr.HTML) -> gr.Button:
 
 def _write_adapter(studio: Any, plan: Any, folder: Path) -> tuple[str, float]:
     """An adapter folder as one zip file, and how far it is from the blend."""
-    for old in folder.iterdir():
-        if time.time() - old.stat().st_mtime > _OLD_SECONDS:
-            old.unlink()
-    name = f"blend-{time.strftime('%Y%m%d-%H%M%S')}-{token_hex(2)}"
+    name = f"blend-{time.strftime('%Y%m%d-%H%M%S')}"
     with TemporaryDirectory(prefix="lmoe-merge-") as made:
         result = studio.merge(plan, Path(made) / "adapter")
         file = shutil.make_archive(str(folder / name), "zip", made)
