@@ -21,6 +21,8 @@ _KEEPS_TO_ITSELF = {
     "side by side",
     "rwkv": "changes its own weights between training and use and reads no padding",
 }
+_READ_ON_SINGLY = ("falcon_mamba", "jamba", "mamba")
+"""What these remember of a text is taken up by a pass over one token only."""
 
 
 def language_config(model: nn.Module) -> Any:
@@ -39,6 +41,11 @@ def context_length(model: nn.Module) -> int:
 def hidden_width(model: nn.Module) -> int:
     """How wide the hidden states are that the decoder blocks read."""
     return int(language_config(model).hidden_size)
+
+
+def reads_on_singly(model: nn.Module) -> bool:
+    """Whether what follows a cached text has to be read token by token."""
+    return getattr(language_config(model), "model_type", None) in _READ_ON_SINGLY
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

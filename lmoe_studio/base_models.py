@@ -31,7 +31,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lmoe_studio.architecture import context_length, linear_shape, loader_of
+from lmoe_studio.architecture import context_length, decoder_blocks, linear_shape, loader_of
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import BaseModelError, StorageError
 from lmoe_studio.home import cache_folder
@@ -74,6 +74,8 @@ class BaseIdentity:
         default=None, compare=False, repr=False
     )
     """`(d_out, d_in)` of each linear layer by path; known only once the model was seen."""
+    blocks: str | None = field(default=None, compare=False, repr=False)
+    """Path of the list of decoder blocks, in which the layers lie that can be routed."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,11 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
         for name, module in model.named_modules()
         if (shape := linear_shape(module)) is not None
     }
-    return BaseIdentity(base, digest, linears)
+    try:
+        blocks, _ = decoder_blocks(model)
+    except BaseModelError:
+        blocks = None
+    return BaseIdentity(base, digest, linears, blocks)
 
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,8 +1,8 @@
 """What one forward pass carries along: its call, and the weights that its bank layers ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import cast
 
@@ -32,6 +32,16 @@ class RoutingRecord:
     """What was applied."""
     contributions: Float[Tensor, "batch seq site expert"] | None
     """Norm of the update that each expert added, over all linear layers of a site."""
+
+    @classmethod
+    def join(cls, parts: Sequence["RoutingRecord"]) -> "RoutingRecord":
+        """Of passes over parts of a text, in order."""
+        joined = {
+            field.name: torch.cat([getattr(part, field.name) for part in parts], dim=1)
+            for field in fields(cls)
+            if getattr(parts[0], field.name) is not None
+        }
+        return cls(**{"contributions": None} | joined)
 
 
 @dataclass

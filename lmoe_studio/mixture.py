@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.architecture import decoder_blocks, hidden_width
+from lmoe_studio.architecture import decoder_blocks, hidden_width, reads_on_singly
 from lmoe_studio.base_pass import AskedPass, cache_length, run_base, token_batch
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
@@ -76,6 +76,14 @@ class MixtureOutput:
     past_key_values: Cache | None
     routing: RoutingRecord | None
     """None unless asked for with `record=True`."""
+
+    @classmethod
+    def join(cls, parts: Sequence["MixtureOutput"], logits_to_keep: int) -> "MixtureOutput":
+        """One pass, of passes over parts of a text in order."""
+        logits = torch.cat([part.logits for part in parts], dim=1)[:, -logits_to_keep:]
+        records = [part.routing for part in parts if part.routing is not None]
+        routing = RoutingRecord.join(records) if records else None
+        return cls(logits, parts[-1].past_key_values, routing)
 
 
 class MixtureModel(nn.Module):
@@ -166,17 +174,26 @@ class MixtureModel(nn.Module):
                 folded into the weights, and other weights or contributions are asked for.
         """
         tokens = token_batch(input_ids, attention_mask, steps, cache_length(past_key_values))
-        return self.run_pass(
-            tokens,
-            attention_mask,
-            plan=self.compile_plan(plan, tokens),
-            routing_weights=routing_weights,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            record=record,
-            contributions=contributions,
-            logits_to_keep=logits_to_keep,
-        )
+        length = input_ids.shape[1]
+        singly = past_key_values is not None and length > 1 and reads_on_singly(self.base)
+        outputs = list[MixtureOutput]()
+        for stop in range(1, length + 1) if singly else (length,):
+            here = slice(stop - 1 if singly else 0, stop)
+            some = tokens.part(here)
+            unread = length - stop
+            output = self.run_pass(
+                some,
+                None if attention_mask is None else attention_mask[..., : -unread or None],
+                plan=self.compile_plan(plan, some),
+                routing_weights=None if routing_weights is None else routing_weights[:, here],
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                record=record,
+                contributions=contributions,
+                logits_to_keep=0 if singly else logits_to_keep,
+            )
+            outputs.append(output)
+        return outputs[0] if len(outputs) == 1 else MixtureOutput.join(outputs, logits_to_keep)
 
     def run_pass(
         self,

@@ -7,8 +7,7 @@ does, and names, shapes and values of its tensors are checked here. PEFT itself 
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 
@@ -23,6 +22,13 @@ from lmoe_studio.experts.adapter_config import (
     AdapterConfig,
     check_config,
     parse_config,
+)
+from lmoe_studio.experts.adapter_places import (
+    BaseLayers,
+    Place,
+    Places,
+    find_places,
+    is_left_out,
 )
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.experts.safetensors_check import (
@@ -41,24 +47,16 @@ MAX_UPDATE_NORM = 1e6
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pkl", ".ckpt", ".pth"}
-_KEY = re.compile(r"base_model\.model\.(\w+(?:\.\w+)*)\.lora_([AB])\.weight", re.ASCII)
-_MAX_KEY_LENGTH = 300
-_BASE_WEIGHT = "it belongs to the base model; save with save_embedding_layers=False"
-_KEY_REASONS = {
-    "lora_embedding_": "it adapts an embedding, which all experts share",
-    "lora_magnitude_vector": "it belongs to DoRA",
-    ".bias": "it is a bias",
-    ".base_layer.weight": _BASE_WEIGHT,
-    "embed_tokens.weight": _BASE_WEIGHT,
-    "modules_to_save": "it replaces a layer of the base model",
-}
 
 
 def read_adapter(
     folder: Path | str,
     shapes: Mapping[str, tuple[int, int]] | None,
+    blocks: str | None = None,
     *,
+    leave_out: Collection[str] = (),
     confirm: Callable[[BufferedReader, str], None] = lambda _, __: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> LoraAdapter:
     """Reads a PEFT LoRA folder that may come from a stranger.
 
@@ -66,6 +64,11 @@ def read_adapter(
         folder: where adapter_config.json and adapter_model.safetensors are.
         shapes: the weight shape (d_out, d_in) of each linear layer of the base model by its path,
             such as "model.layers.0.self_attn.q_proj"; None where no base model is loaded.
+        blocks: path of the base model's list of decoder blocks, such as "model.layers"; what lies
+            outside is refused. None where that is not known.
+        leave_out: names of layers, or of what they lie in, whose part of the adapter is passed
+            over: "lm_head", "experts".
+        tell: hears what was read otherwise than it stands there, a sentence each.
         confirm: is shown each file and its name before the contents are used; raises AdapterError
             for one that is not as it was.
 
@@ -81,16 +84,22 @@ def read_adapter(
         raw = file.read(MAX_CONFIG_BYTES + 1)
         if len(raw) <= MAX_CONFIG_BYTES:
             confirm(file, CONFIG)
-        config = parse_config(raw)
+        config = parse_config(raw, leave_out=leave_out)
     with open_regular(folder / WEIGHTS) as file:
         require_size(file, WEIGHTS, MAX_WEIGHTS_BYTES)
         header = read_header(file, WEIGHTS)
-        paths = _check_layout(header.shapes, config, shapes)
+        base = BaseLayers(shapes, blocks)
+        places = find_places(header.shapes, base, leave_out=leave_out)
+        _check_layout(header.shapes, places, config, base, leave_out)
         confirm(file, WEIGHTS)
         tensors = load_tensors(file, header, WEIGHTS)
-    factors = {path: _factors(tensors, path, config) for path in paths}
+    factors = {path: _factors(tensors, place, config) for path, place in places.found.items()}
     for path, one in factors.items():
         _check_norm(path, one)
+    for note in config.notes:
+        tell(note)
+    if places.left_out:
+        tell(f"left out as asked: {_examples(places.left_out)}")
     return LoraAdapter(factors, config.base)
 
 
@@ -123,9 +132,9 @@ def write_adapter(
                 )
             tensors[_key(path, side)] = copy.contiguous()
     fields = _config_fields(adapter, base)
-    _check_layout(
-        {key: tuple(tensor.shape) for key, tensor in tensors.items()}, check_config(fields), None
-    )
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    places = find_places(shapes, BaseLayers())
+    _check_layout(shapes, places, check_config(fields), BaseLayers())
     check_values(tensors, WEIGHTS)
     for path, factors in adapter.factors.items():
         _check_norm(path, factors)
@@ -170,61 +179,61 @@ def _key(path: str, side: str) -> str:
 
 def _check_layout(
     tensor_shapes: Mapping[str, tuple[int, ...]],
+    places: Places,
     config: AdapterConfig,
-    base_shapes: Mapping[str, tuple[int, int]] | None,
-) -> list[str]:
-    """Compares names and shapes with the configuration and the base model, before any allocation.
-
-    Returns:
-        The module paths that the adapter belongs to.
-    """
-    paths: set[str] = set()
-    differences = []
-    for key in tensor_shapes:
-        match = _KEY.fullmatch(key) if len(key) <= _MAX_KEY_LENGTH else None
-        if match:
-            paths.add(match[1])
-        else:
-            why = next((why for part, why in _KEY_REASONS.items() if part in key), None)
-            differences.append(
-                f"the tensor {show(key)} is no lora_A or lora_B weight"
-                + (f" ({why})" if why else "")
-            )
-    for path in sorted(paths):
-        differences += _module_differences(path, tensor_shapes, config, base_shapes)
-    if not paths and not differences:
+    base: BaseLayers,
+    leave_out: Collection[str] = (),
+) -> None:
+    """Compares names and shapes with the configuration and the base model, before any allocation."""
+    differences = list(places.differences)
+    could_go = [_name_of(place.path) for place in places.found.values() if _is_foreign(place, base)]
+    for place in places.found.values():
+        differences += _module_differences(place, tensor_shapes, config, base)
+    if not places.found and not differences:
         differences.append("it holds no lora_A and no lora_B tensor")
     if not differences:
-        differences += _missing_modules(paths, config, base_shapes)
+        differences += _missing_modules(places, config, base, leave_out)
     if differences:
-        raise AdapterError(_layout_message(differences))
-    return sorted(paths)
+        only_part = 0 < len(could_go) < len(places.found)
+        raise AdapterError(_layout_message(differences, sorted(set(could_go)) if only_part else []))
+
+
+def _is_foreign(place: Place, base: BaseLayers) -> bool:
+    """Whether the base model has no such layer, or has it where no router is."""
+    known = base.shapes is None or place.path in base.shapes
+    return not (known and base.is_routed(place.path))
+
+
+def _name_of(path: str) -> str:
+    """What a person would call the layer of a path; `base_layer` is PEFT's word, not a name."""
+    return next(part for part in reversed(path.split(".")) if part != "base_layer")
 
 
 def _module_differences(
-    path: str,
+    place: Place,
     tensor_shapes: Mapping[str, tuple[int, ...]],
     config: AdapterConfig,
-    base_shapes: Mapping[str, tuple[int, int]] | None,
+    base: BaseLayers,
 ) -> list[str]:
     """What is wrong with the two tensors of one module, if anything."""
-    missing = [key for side in "AB" if (key := _key(path, side)) not in tensor_shapes]
-    if missing:
-        return [f"the tensor {show(missing[0])} is missing although its partner is there"]
-    if base_shapes is not None and path not in base_shapes:
-        return [f"the base model has no linear layer {show(path)}"]
-    if not config.is_target(path):
-        return [f"target_modules in {CONFIG} does not name {show(path)}"]
-    a, b = tensor_shapes[_key(path, "A")], tensor_shapes[_key(path, "B")]
-    d_out, d_in = (b[0], a[1]) if base_shapes is None else base_shapes[path]
-    rank = config.rank_of(path)
-    if rank > min(d_out, d_in):
-        return [
-            f"{show(path)} has rank {rank} where its {d_out} x {d_in} weight allows at most "
-            f"{min(d_out, d_in)}"
-        ]
+    if len(place.keys) < 2:
+        side = next(side for side in "AB" if side not in place.keys)
+        missing = next(iter(place.keys.values())).replace(
+            f".lora_{'AB'.replace(side, '')}.", f".lora_{side}."
+        )
+        return [f"the tensor {show(missing)} is missing although its partner is there"]
+    if base.shapes is not None and place.path not in base.shapes:
+        kind = " (it adapts bare weights)" if config.adapts_parameters else ""
+        return [f"the base model has no linear layer {show(place.path)}{kind}"]
+    if not base.is_routed(place.path):
+        return [f"{show(place.path)} lies outside the decoder blocks and so has no router"]
+    if not (config.is_target(place.own) or config.is_target(place.path)):
+        return [f"target_modules in {CONFIG} does not name {show(place.own)}"]
+    a, b = tensor_shapes[place.keys["A"]], tensor_shapes[place.keys["B"]]
+    d_out, d_in = (b[0], a[1]) if base.shapes is None else base.shapes[place.path]
+    rank = config.rank_of(place.own)
     return [
-        f"the tensor {show(_key(path, side))} has shape {list(came)} where {list(expected)} was "
+        f"the tensor {show(place.keys[side])} has shape {list(came)} where {list(expected)} was "
         f"expected"
         for side, came, expected in (("A", a, (rank, d_in)), ("B", b, (d_out, rank)))
         if came != expected
@@ -232,24 +241,34 @@ def _module_differences(
 
 
 def _missing_modules(
-    paths: set[str], config: AdapterConfig, base_shapes: Mapping[str, tuple[int, int]] | None
+    places: Places, config: AdapterConfig, base: BaseLayers, leave_out: Collection[str]
 ) -> list[str]:
     """Layers that the configuration names and the file leaves out: it may have been cut."""
-    if base_shapes is None or config.target_modules is None or config.is_narrowed:
+    if base.shapes is None or not config.names_all_layers:
         return []
     return [
         f"the tensor {show(_key(path, 'A'))} is missing although target_modules names its layer"
-        for path in base_shapes
-        if path not in paths and config.is_target(path)
+        for path in base.shapes
+        if path not in places.found
+        and base.is_routed(path)
+        and config.is_target(path)
+        and not is_left_out(path, leave_out)
     ]
 
 
-def _layout_message(differences: list[str]) -> str:
+def _examples(keys: Sequence[str]) -> str:
+    names = sorted({_name_of(key.partition(".lora_")[0].removesuffix(".weight")) for key in keys})
+    return f"{', '.join(names)} ({len(keys)} tensors)"
+
+
+def _layout_message(differences: list[str], could_go: list[str]) -> str:
     more = f"; and {len(differences) - 3:,} more" if len(differences) > 3 else ""
+    options = " ".join(f"--leave-out {name}" for name in could_go[:3])
+    way = f", or the rest of this one alone ({options}; leave_out in Python)" if options else ""
     places = "1 place" if len(differences) == 1 else f"{len(differences):,} places"
     return (
         f"{WEIGHTS} does not fit the base model or its own {CONFIG} in {places}: "
-        f"{'; '.join(differences[:3])}{more}; import a plain LoRA adapter of this base model."
+        f"{'; '.join(differences[:3])}{more}; import a plain LoRA adapter of this base model{way}."
     )
 
 
@@ -263,9 +282,9 @@ def _check_norm(path: str, factors: LoraFactors) -> None:
         )
 
 
-def _factors(tensors: Mapping[str, Tensor], path: str, config: AdapterConfig) -> LoraFactors:
-    a, b = (tensors[_key(path, side)].float().contiguous() for side in "AB")
-    return LoraFactors(a=a, b=b, scale=config.scale_of(path))
+def _factors(tensors: Mapping[str, Tensor], place: Place, config: AdapterConfig) -> LoraFactors:
+    a, b = (tensors[place.keys[side]].float().contiguous() for side in "AB")
+    return LoraFactors(a=a, b=b, scale=config.scale_of(place.own))
 
 
 def _config_fields(adapter: LoraAdapter, base: str) -> dict[str, object]:

@@ -1,22 +1,24 @@
 """What the adapter_config.json of a LoRA says, field by field.
 
 Fields that change what the weights mean are refused with the reason; fields about training are
-passed over. No regular expression from the file is ever evaluated: some never return.
+passed over. A regular expression from the file has a tenth of a second: some never return.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from lmoe_studio.errors import AdapterError
 from lmoe_studio.experts.safetensors_check import show, strict_json
+from lmoe_studio.routing.matching import MAX_PATTERN, compile_regex, matches_whole
 
 CONFIG = "adapter_config.json"
 MAX_CONFIG_BYTES = 256 * 1024
 MAX_RANK = 1024
 MAX_ALPHA = 1e4
+_MAX_EXPRESSIONS = 20
 _MAX_BASE_LENGTH = 1000
 
 _SHARED = "it changes parts of the base model that all experts share"
@@ -26,36 +28,41 @@ _MUST_BE_EMPTY = {
     "alora_invocation_tokens": _OTHER_METHOD,
     "arrow_config": _OTHER_METHOD,
     "auto_map": _RUNS_CODE,
-    "fan_in_fan_out": "its weights are stored the other way round",
     "kasa_config": _OTHER_METHOD,
     "layer_replication": _SHARED,
     "loftq_config": _SHARED,
     "lora_bias": "it adds a bias to the layers",
     "megatron_config": _RUNS_CODE,
-    "modules_to_save": _SHARED,
-    "target_parameters": "it adapts bare parameters and not linear layers",
     "trainable_token_indices": _SHARED,
     "trust_remote_code": _RUNS_CODE,
     "use_bdlora": _OTHER_METHOD,
     "use_dora": _OTHER_METHOD,
     "use_qalora": _OTHER_METHOD,
+    "corda_config": _SHARED,
+    "lora_ga_config": _SHARED,
+    "monteclora_config": _OTHER_METHOD,
+    "velora_config": _OTHER_METHOD,
 }
-# Every field that is named nowhere in this file must be empty too; for these we can say why.
+_MAY_COMPUTE = re.compile(r"use_\w+|\w+_config", re.ASCII)
+# A field that nobody here knows is passed over with a word, unless its name is one that PEFT gives to
+# other ways of computing.
 
 _ABOUT_TRAINING = {
+    # How the *base's* weight lies: A and B are the same either way.
+    "fan_in_fan_out",
     *("eva_config", "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform"),
     *("lora_dropout", "peft_version", "qalora_group_size", "revision", "runtime_config"),
-    "task_type",
+    *("task_type", "target_parameters", "ensure_weight_tying"),
 }
 _NARROWING = ("exclude_modules", "layers_pattern", "layers_to_transform")
-_HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+_HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 # The other ways to start (PiSSA, OLoRA, CorDA, LoftQ, …) change the weights of the base model.
 
-_PATTERN_KEY = re.compile(r"\^?\w+(\.\w+)*", re.ASCII)
+_PLAIN_END = re.compile(r"\^?\w+(\.\w+)*", re.ASCII)
 _LIBRARY = re.compile(r"(transformers|peft)(\.\w+)*", re.ASCII)
 
 Pattern = dict[str, tuple[int, float]]
-"""By the end of a module path: where the key stands in the file, and the value."""
+"""By the end of a module path, or a regular expression of it: where the key stands, and the value."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,13 @@ class AdapterConfig:
     alpha_pattern: Pattern
     target_modules: frozenset[str] | None
     """Ends of module paths; None where the file has a regular expression or nothing."""
-    is_narrowed: bool
-    """Whether further fields leave out some of the target modules."""
+    names_all_layers: bool
+    """Whether each layer that `target_modules` names is one of the adapter's."""
+    adapts_parameters: bool
+    """Whether it may be on bare weights too (`target_parameters`)."""
     base: str | None
+    notes: tuple[str, ...] = ()
+    """What was passed over, a sentence each."""
 
     def rank_of(self, path: str) -> int:
         return int(_first_match(self.rank_pattern, path, self.rank))
@@ -81,7 +92,9 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.is_rank_stabilised else alpha / rank
 
     def is_target(self, path: str) -> bool:
-        return self.target_modules is None or any(end in self.target_modules for end in _ends(path))
+        if self.target_modules is None or self.adapts_parameters:
+            return True
+        return any(end in self.target_modules for end in _ends(path))
 
 
 def _ends(path: str) -> Iterator[str]:
@@ -94,11 +107,24 @@ def _ends(path: str) -> Iterator[str]:
 
 def _first_match(pattern: Pattern, path: str, default: float) -> float:
     """PEFT takes the first key of the file that ends the path; a leading ^ asks for all of it."""
-    matches = [pattern[key] for key in ("^" + path, *_ends(path)) if key in pattern]
-    return min(matches)[1] if matches else default
+    keys = [key for key in ("^" + path, *_ends(path)) if key in pattern]
+    keys += [key for key in _regular(pattern) if _matches(key, path)]
+    return min(pattern[key] for key in keys)[1] if keys else default
 
 
-def parse_config(raw: bytes) -> AdapterConfig:
+def _matches(key: str, path: str) -> bool:
+    try:
+        return matches_whole(rf"(.*\.)?({key})", path)
+    except ValueError as error:
+        raise AdapterError(f"{CONFIG}: {error} on {show(path)}; write the path itself.") from None
+
+
+def _regular(keys: Iterable[str]) -> list[str]:
+    """Those that are regular expressions and not the plain end of a path."""
+    return [key for key in keys if not _PLAIN_END.fullmatch(key)]
+
+
+def parse_config(raw: bytes, *, leave_out: Collection[str] = ()) -> AdapterConfig:
     """Checks the bytes of an adapter_config.json.
 
     Raises:
@@ -109,13 +135,21 @@ def parse_config(raw: bytes) -> AdapterConfig:
             f"{CONFIG} is larger than the {MAX_CONFIG_BYTES // 1024} KB that were expected at most;"
             f" save the adapter again with PEFT."
         )
-    return check_config(strict_json(raw, CONFIG))
+    return check_config(strict_json(raw, CONFIG), leave_out=leave_out)
 
 
-def check_config(fields: Mapping[str, object]) -> AdapterConfig:
-    """Takes the known fields; refuses what a plain LoRA does not have."""
+def check_config(
+    fields: Mapping[str, object], *, leave_out: Collection[str] = ()
+) -> AdapterConfig:
+    """Takes the known fields; refuses what changes the computation, and notes what is not known.
+
+    Args:
+        fields: of the file.
+        leave_out: names of layers that are passed over, also where they are in `modules_to_save`.
+    """
     rest = {name: value for name, value in fields.items() if name not in _ABOUT_TRAINING}
     _take_fixed_fields(rest)
+    _take_saved_modules(rest, leave_out)
     config = AdapterConfig(
         rank=_rank("r", rest.pop("r", None)),
         alpha=_alpha("lora_alpha", rest.pop("lora_alpha", None)),
@@ -123,14 +157,36 @@ def check_config(fields: Mapping[str, object]) -> AdapterConfig:
         rank_pattern=_pattern("rank_pattern", rest.pop("rank_pattern", None), _rank),
         alpha_pattern=_pattern("alpha_pattern", rest.pop("alpha_pattern", None), _alpha),
         target_modules=_target_modules(rest.pop("target_modules", None)),
-        is_narrowed=any(fields.get(name) is not None for name in _NARROWING),
+        names_all_layers=isinstance(fields.get("target_modules"), list)
+        and not any(fields.get(name) is not None for name in _NARROWING)
+        and not fields.get("target_parameters"),
+        adapts_parameters=bool(fields.get("target_parameters")),
         base=_base(rest.pop("base_model_name_or_path", None)),
     )
-    for name, value in rest.items():
-        if value:
-            reason = _MUST_BE_EMPTY.get(name, "a plain LoRA has no such field")
+    unknown = {name: value for name, value in rest.items() if value}
+    for name, value in unknown.items():
+        if name in _MUST_BE_EMPTY or _MAY_COMPUTE.fullmatch(name):
+            reason = _MUST_BE_EMPTY.get(name, "it may be computed otherwise than a plain LoRA")
             _refuse(name, value, "nothing", reason)
-    return config
+    notes = tuple(
+        f"{CONFIG} has {show(value)} in the field {show(name)}, which is not known here and was "
+        "passed over"
+        for name, value in unknown.items()
+    )
+    return replace(config, notes=notes)
+
+
+def _take_saved_modules(rest: dict[str, object], leave_out: Collection[str]) -> None:
+    """Layers that were trained whole can only be left out."""
+    saved = rest.pop("modules_to_save", None)
+    if not saved:
+        return
+    names = saved if isinstance(saved, list) else [saved]
+    if not all(isinstance(name, str) and name in leave_out for name in names):
+        options = " ".join(f"--leave-out {show(name)}" for name in names[:3])
+        _refuse(
+            "modules_to_save", saved, "nothing", f"{_SHARED} (or leave them out: {options})"
+        )
 
 
 def _refuse(name: str, value: object, expected: str, reason: str = "") -> NoReturn:
@@ -188,13 +244,26 @@ def _flag(name: str, value: object) -> bool:
 def _pattern(name: str, value: object, check: Callable[[str, object], float]) -> Pattern:
     if not isinstance(value, dict | None):
         _refuse(name, value, "an object")
-    for key in value or {}:
-        if not _PATTERN_KEY.fullmatch(key):
-            _refuse(name, key, "the plain end of a module path", "no regular expression is run")
+    expressions = _regular(value or {})
+    if len(expressions) > _MAX_EXPRESSIONS:
+        _refuse(name, expressions[0], f"at most {_MAX_EXPRESSIONS} regular expressions")
+    for key in expressions:
+        if not 0 < len(key) <= MAX_PATTERN:
+            _refuse(name, key, f"the end of a module path, of up to {MAX_PATTERN} characters")
+        if not _is_expression(rf"(.*\.)?({key})"):
+            _refuse(name, key, "the end of a module path", "it can take forever, or is no expression")
     return {
         key: (place, check(f"{name}.{key}", number))
         for place, (key, number) in enumerate((value or {}).items())
     }
+
+
+def _is_expression(pattern: str) -> bool:
+    try:
+        compile_regex(pattern)
+    except ValueError:
+        return False
+    return True
 
 
 def _target_modules(value: object) -> frozenset[str] | None:

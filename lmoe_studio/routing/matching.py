@@ -6,8 +6,9 @@ be known while generating, so a match counts from the token that completes it.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import regex
 
@@ -22,6 +23,7 @@ _ONE_CHARACTER = regex.compile(
 _PLAIN = regex.compile("x").flags
 _PROBES = ("a", "A", "0", " ", "_", "-", ".", "\n", "ab", "a ", "a1")
 
+Found = TypeVar("Found")
 Tokens = Sequence[str]
 """The text that each token adds; empty for a part of a character."""
 
@@ -121,8 +123,22 @@ def _is_of_one_character(pattern: "regex.Pattern[str]") -> bool:
     return not pattern.flags & ~_PLAIN and _ONE_CHARACTER.fullmatch(pattern.pattern) is not None
 
 
+def matches_whole(pattern: str, text: str) -> bool:
+    """Whether a pattern matches all of a text. Raises ValueError where it is none, or takes forever."""
+    compiled = compile_regex(pattern)
+    try:
+        return _timed(lambda limit: compiled.fullmatch(text, timeout=limit)) is not None
+    except TimeoutError:
+        raise ValueError(f"the regular expression '{pattern}' can take forever") from None
+
+
 def _find(pattern: "regex.Pattern[str]", text: str) -> "list[regex.Match[str]]":
-    """All matches, empty ones too. Raises TimeoutError.
+    """All matches, empty ones too. Raises TimeoutError."""
+    return _timed(lambda limit: list(pattern.finditer(text, timeout=limit)))
+
+
+def _timed(search: Callable[[float], Found]) -> Found:
+    """Search within the seconds there are. Raises TimeoutError.
 
     The limit of `regex` counts what all threads of the process compute. A search that it ends
     before this thread has had its own seconds is begun again with twice as many.
@@ -131,7 +147,7 @@ def _find(pattern: "regex.Pattern[str]", text: str) -> "list[regex.Match[str]]":
     while True:
         began = time.thread_time()
         try:
-            return list(pattern.finditer(text, timeout=limit))
+            return search(limit)
         except TimeoutError:
             if time.thread_time() - began >= _SECONDS:
                 raise

@@ -26,6 +26,12 @@ class TokenBatch:
     steps: Int[Tensor, "batch seq"]
     """How many tokens the model had written before each; -1 for those of the prompt."""
 
+    def part(self, here: slice) -> "TokenBatch":
+        """Some of the tokens of each row."""
+        return TokenBatch(
+            self.ids[:, here], self.positions[:, here], self.is_token[:, here], self.steps[:, here]
+        )
+
 
 @dataclass(frozen=True)
 class RouterOutput:

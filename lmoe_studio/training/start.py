@@ -120,7 +120,8 @@ def _require_same_experts(config: TrainingConfig, bank: ExpertBank, names: tuple
 
 def _new_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
     """Experts that do nothing yet: A random (Kaiming uniform), B zero, as LoRA starts."""
-    shapes = base.linear_shapes or {}
+    inside = "" if base.blocks is None else f"{base.blocks}."
+    shapes = {n: s for n, s in (base.linear_shapes or {}).items() if n.startswith(inside)}
     targets = {n: s for n, s in shapes.items() if n.rsplit(".", 1)[-1] in config.target_modules}
     missing = set(config.target_modules) - {name.rsplit(".", 1)[-1] for name in targets}
     if missing:

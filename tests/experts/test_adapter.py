@@ -85,6 +85,11 @@ PEFT_CONFIGS = {
     "no task": {"task_type": None},
     "fractional alpha": {"r": 3, "lora_alpha": 2.5},
     "lm_head": {"target_modules": ["lm_head"]},
+    "rank above the width": {"r": 40, "lora_alpha": 8, "target_modules": ["k_proj"]},
+    "patterns that are regular expressions": {
+        "rank_pattern": {r".*\.gate_proj": 3, r"layers\.[01]\..*q_proj": 5, "q_proj": 2},
+        "alpha_pattern": {r".*layers\.(1|2)\..*": 5},
+    },
 }
 
 
@@ -292,7 +297,7 @@ UNWRITABLE = {
     "negative scale": random_adapter([Q0], scales=(-1.0,)),
     "scale nan": random_adapter([Q0], scales=(math.nan,)),
     "scale too large": random_adapter([Q0], scales=(1e4,)),
-    "rank too large": random_adapter([Q0], ranks=(33,)),
+    "rank too large": random_adapter([Q0], ranks=(1025,)),
     "not finite": LoraAdapter({Q0: LoraFactors(torch.ones(1, 4), torch.tensor([[math.inf]]), 1.0)}),
     "name": LoraAdapter({"../x": LoraFactors(torch.ones(1, 4), torch.ones(4, 1), 1.0)}),
 }
@@ -329,3 +334,56 @@ def test_the_tensors_are_no_views_of_the_file(tmp_path):
     write_adapter(random_adapter([Q0]), tmp_path, base="x")
     read_adapter(tmp_path, SHAPES).factors[Q0].a.zero_()
     assert_equal_adapters(read_adapter(tmp_path, SHAPES), random_adapter([Q0]))
+
+
+def text_part(path):
+    return path.replace("model.", "model.language_model.", 1)
+
+
+@pytest.mark.parametrize("on", ["wrapper", "text model"])
+def test_an_adapter_of_the_text_model_fits_the_wrapper_and_the_other_way_round(on, tmp_path):
+    trained = random_adapter([Q0, GATE1])
+    other = {text_part(path): one for path, one in trained.factors.items()}
+    wide = {text_part(path): shape for path, shape in SHAPES.items()}
+    wide["model.vision_tower.layers.0.self_attn.q_proj"] = SHAPES[Q0]
+    if on == "wrapper":
+        write_adapter(trained, tmp_path, base="x")
+        found = read_adapter(tmp_path, wide, "model.language_model.layers")
+        assert_equal_adapters(found, LoraAdapter(other))
+    else:
+        write_adapter(LoraAdapter(other), tmp_path, base="x")
+        assert_equal_adapters(read_adapter(tmp_path, SHAPES, "model.layers"), trained)
+
+
+def test_layers_outside_the_blocks_are_left_out_only_where_that_is_asked_for(tmp_path):
+    whole = random_adapter([Q0, "lm_head"])
+    write_adapter(whole, tmp_path, base="x")
+    notes = []
+
+    with pytest.raises(AdapterError, match=r"'lm_head' lies outside.*--leave-out lm_head"):
+        read_adapter(tmp_path, SHAPES, "model.layers")
+    found = read_adapter(
+        tmp_path, SHAPES, "model.layers", leave_out=["lm_head"], tell=notes.append
+    )
+
+    assert_equal_adapters(found, LoraAdapter({Q0: whole.factors[Q0]}))
+    assert notes == ["left out as asked: lm_head (2 tensors)"]
+
+
+def test_a_field_that_nobody_knows_is_told_of(tmp_path):
+    write_adapter(random_adapter([Q0]), tmp_path, base="x")
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_by": "a person"}))
+    notes = []
+    read_adapter(tmp_path, SHAPES, tell=notes.append)
+    assert len(notes) == 1
+    assert "'a person' in the field 'trained_by'" in notes[0]
+
+
+def test_layers_saved_whole_can_be_left_out(tmp_path):
+    options = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    get_peft_model(tiny_llama(), LoraConfig(**options)).save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match="modules_to_save.*--leave-out 'lm_head'"):
+        read_adapter(tmp_path, SHAPES, "model.layers")
+    found = read_adapter(tmp_path, SHAPES, "model.layers", leave_out=["lm_head"])
+    assert {path.rpartition(".")[2] for path in found.factors} == {"q_proj"}

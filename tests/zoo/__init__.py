@@ -1,0 +1,1 @@
+"""Tiny bases of many architectures, and adapters on them, checked against PEFT."""
