@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install app test test-fast test-release check bench-check format clean
+.PHONY: install app test test-fast test-release models check bench-check format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -30,6 +30,10 @@ test-release: .venv/installed
 	$(PYTEST)
 	PYTHONPATH=tests $(PYTEST) -p other_rounding -m "not slow and not real"
 
+# Which base models work: every architecture of tests/zoo, against PEFT, as docs/models.md (ten minutes).
+models: .venv/installed
+	PYTHONPATH=tests:. $(BIN)/python -m zoo --page docs/models.md
+
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +42,11 @@ check: .venv/installed
 
 # Has a ratio to a plain LoRA become worse than at another commit? Both are measured here and now, in
 # turns. BASE=<commit>; left out, it is the last tag, or HEAD where there are changes to it.
-bench-check: .venv/installed
+bench-# Which base models work: every architecture of tests/zoo, against PEFT, as docs/models.md (ten minutes).
+models: .venv/installed
+	PYTHONPATH=tests:. $(BIN)/python -m zoo --page docs/models.md
+
+check: .venv/installed
 	$(BIN)/python -m benchmarks.speed.against --base "$(BASE)"
 
 format: .venv/installed

@@ -6,7 +6,12 @@ A base model is a decoder that reads text, or the language part of a model that 
 from typing import Any, NoReturn
 
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
@@ -16,9 +21,10 @@ UNBOUNDED = 1 << 20
 """Tokens that a model without a limit of its own is given at most, such as a state-space model."""
 
 _LENGTHS = ("max_position_embeddings", "max_seq_len", "context_length")
-_KEEPS_TO_ITSELF = {
+_NOT_ROUTED = {
     "recurrent_gemma": "keeps what it has read inside itself, so that two texts cannot be written "
     "side by side",
+    "zamba2": "runs the same weights at several depths, with one update for all of them",
     "rwkv": "changes its own weights between training and use and reads no padding",
 }
 _READ_ON_SINGLY = ("falcon_mamba", "jamba", "mamba")
@@ -27,7 +33,7 @@ _READ_ON_SINGLY = ("falcon_mamba", "jamba", "mamba")
 
 def language_config(model: nn.Module) -> Any:
     """The config of the part that reads text; the model's own where there is no other part."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
@@ -36,6 +42,12 @@ def context_length(model: nn.Module) -> int:
     config = language_config(model)
     lengths = (getattr(config, name, None) for name in _LENGTHS)
     return next((int(one) for one in lengths if isinstance(one, int) and one > 0), UNBOUNDED)
+
+
+def embedded_tokens(model: PreTrainedModel) -> int:
+    """How many tokens the model has an embedding for."""
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])
 
 
 def hidden_width(model: nn.Module) -> int:
@@ -95,14 +107,15 @@ def loader_of(base: str, config: PreTrainedConfig) -> Any:
         _refuse(base, kind, "is an encoder with a decoder")
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and getattr(config, "is_decoder", None) is False:
         _refuse(base, kind, "is an encoder, whose tokens see those after them")
-    if kind in _KEEPS_TO_ITSELF:
-        _refuse(base, kind, _KEEPS_TO_ITSELF[kind])
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        if type(config) in auto._model_mapping:  # pyright: ignore[reportOperatorIssue]
-            return auto
-    if getattr(config, "auto_map", None):
-        return AutoModelForCausalLM  # says itself that code of the model's own would have to run
-    _refuse(base, kind, "is no language model that transformers knows")
+    if kind in _NOT_ROUTED:
+        _refuse(base, kind, _NOT_ROUTED[kind])
+    loaders: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    found = next((one for one in loaders if type(config) in one._model_mapping), None)
+    if found is None and not getattr(config, "auto_map", None):
+        _refuse(base, kind, "is no language model that transformers knows")
+    return (
+        found or AutoModelForCausalLM
+    )  # which says that code of the model's own would have to run
 
 
 def _refuse(base: str, kind: str, why: str) -> NoReturn:

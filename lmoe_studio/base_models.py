@@ -31,7 +31,13 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lmoe_studio.architecture import context_length, decoder_blocks, linear_shape, loader_of
+from lmoe_studio.architecture import (
+    context_length,
+    decoder_blocks,
+    embedded_tokens,
+    linear_shape,
+    loader_of,
+)
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
 from lmoe_studio.errors import BaseModelError, StorageError
 from lmoe_studio.home import cache_folder
@@ -350,8 +356,7 @@ def _sha256(path: Path) -> str:
 
 def _require_fit(base: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse tokens without an embedding, which would be an IndexError in the midst of a text."""
-    embeddings: Any = model.get_input_embeddings()
-    rows = int(embeddings.weight.shape[0])
+    rows = embedded_tokens(model)
     unknown = {number: token for token, number in tokenizer.get_vocab().items() if number >= rows}
     if unknown:
         first = min(unknown)

@@ -1,15 +1,15 @@
 """Adapters that somebody has become a bank that routes at once: `lmoe import`, and the page's form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmoe_studio.base_models import BaseModel, Progress, load_base, over_same_weights, silent
+from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
 from lmoe_studio.config import EMBEDDED_BASE, RouterSettings
-from lmoe_studio.errors import AdapterError
-from lmoe_studio.experts.bank import Expert, ExpertBank, require_one_base
+from lmoe_studio.errors import AdapterError, BaseModelError
+from lmoe_studio.experts.bank import Expert, ExpertBank, read_expert
 from lmoe_studio.experts.files import save_bank
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.proof import Proof
 from lmoe_studio.whole import require_free
 
 
@@ -21,6 +21,8 @@ class Imported:
     """None where none was taken: nothing is written then."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why each of the others is no expert of this base model, by the name it was to have."""
+    notes: tuple[str, ...] = ()
+    """What was read otherwise than it stands in the files, or is worth a look, a sentence each."""
 
 
 class _Stopped(Exception):
@@ -42,18 +44,21 @@ def import_adapters(
     *,
     base: str = EMBEDDED_BASE,
     router: RouterSettings | None = None,
+    leave_out: Collection[str] = (),
     leave_out_refused: bool = False,
     beside: BaseModel | None = None,
     on_progress: Progress = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Imported | None:
-    """Write a bank of PEFT LoRA folders of one base model.
+    """Write a bank of PEFT LoRA folders of one base model, once it has proved itself on it.
 
     Args:
         adapters: the folder of each expert by the name it is to have.
         out: the bank's folder, whose name is the bank's; must not exist.
         base: the base model that the adapters belong to.
         router: None takes `import_router()`.
+        leave_out: names of layers, or of what they lie in, whose part of the adapters is passed
+            over: "lm_head", "experts".
         leave_out_refused: make the bank of those that fit, and say why the others do not.
         beside: a base model that is loaded already, used if it is the one that is wanted.
         on_progress: hears each step.
@@ -61,9 +66,9 @@ def import_adapters(
 
     Raises:
         StorageError: the folder exists or cannot be written.
-        BaseModelError: the base model cannot be had.
-        AdapterError: an adapter does not fit, and is not to be left out; or they belong to
-            different base models.
+        BaseModelError: the base model cannot be had, or not be routed without a fault.
+        AdapterError: an adapter does not fit or comes out otherwise than with PEFT, and is not to
+            be left out.
         BankError, ConfigError: a name or the router is none for such a bank.
     """
     require_free(out)
@@ -78,33 +83,43 @@ def import_adapters(
         model = beside
         if model is None or model.identity.id != base:
             model = load_base(base, device="cpu", on_progress=step)
-        experts, refused = list[Expert](), dict[str, str]()
+        proof = Proof.of(model.model)
+        experts, refused, notes = list[Expert](), dict[str, str](), list[str]()
         for name, folder in adapters.items():
             step(f"Reading {name}")
             try:
-                experts.append(_expert(name, folder, model))
-            except AdapterError as error:
+                expert = read_expert(
+                    name, folder, model.identity, leave_out=leave_out, tell=notes.append
+                )
+                step(f"Comparing {name} with PEFT")
+                proof.of_expert(expert, model.identity)
+                experts.append(expert)
+            except (AdapterError, BaseModelError) as error:
                 if not leave_out_refused:
-                    raise AdapterError(f"Expert '{name}': {error}") from None
+                    raise AdapterError(f"Expert '{name}' ({folder}): {error}") from None
                 refused[name] = str(error)
+        notes += _base_notes(experts, base)
         if not experts:
-            return Imported(None, refused)
-        require_one_base(experts)
+            return Imported(None, refused, tuple(notes))
         settings = router or import_router()
         bank = ExpertBank(out.name, model.identity, tuple(experts), settings)
-        step("Attaching the experts")
-        MixtureModel(over_same_weights(model.model), bank)  # a router that does not fit says so
+        step("Trying the bank")
+        proof.of_bank(bank)
         step("Writing the bank")
         save_bank(bank, out)
     except _Stopped:
         return None
-    return Imported(bank, refused)
+    return Imported(bank, refused, tuple(notes))
 
 
-def _expert(name: str, folder: Path | str, model: BaseModel) -> Expert:
-    """One adapter, tried on the base model alone. Raises AdapterError."""
-    bank = ExpertBank.from_adapters(
-        {name: folder}, base=model.identity, router=import_router("uniform")
-    )
-    MixtureModel(over_same_weights(model.model), bank)
-    return bank.experts[0]
+def _base_notes(experts: Sequence[Expert], base: str) -> Iterator[str]:
+    """What the adapters call their base, where it is another name: often only another spelling."""
+    named = dict[str, list[str]]()
+    for expert in experts:
+        if expert.adapter.base and expert.adapter.base != base:
+            named.setdefault(expert.adapter.base, []).append(expert.name)
+    for other, names in named.items():
+        yield (
+            f"{', '.join(names)}: made for '{other}' by its own word, and used on '{base}' here; the "
+            "shapes fit, the weights may still be others"
+        )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -36,12 +36,12 @@ class RoutingRecord:
     @classmethod
     def join(cls, parts: Sequence["RoutingRecord"]) -> "RoutingRecord":
         """Of passes over parts of a text, in order."""
-        joined = {
+        joined: dict[str, Any] = {
             field.name: torch.cat([getattr(part, field.name) for part in parts], dim=1)
             for field in fields(cls)
             if getattr(parts[0], field.name) is not None
         }
-        return cls(**{"contributions": None} | joined)
+        return cls(**{"contributions": None, **joined})
 
 
 @dataclass

@@ -53,7 +53,7 @@ def test_those_that_fit_are_taken_and_the_others_each_have_their_reason(base, ad
 
 
 def test_where_none_may_be_left_out_the_first_refused_is_named(base, adapters, tmp_path):
-    with pytest.raises(AdapterError, match=r"^Expert 'odd': .*shape"):
+    with pytest.raises(AdapterError, match=r"^Expert 'odd' \(.*prose\): .*shape"):
         import_adapters(adapters, tmp_path / "mine", base="tiny", beside=base)
     assert not (tmp_path / "mine").exists()
 
@@ -66,7 +66,7 @@ def test_where_none_is_taken_nothing_is_written(base, adapters, tmp_path):
     assert not (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("after", range(8))
 def test_stopped_before_any_step_it_writes_nothing(base, adapters, tmp_path, after):
     steps = []
     folders = {name: adapters[name] for name in ("sql", "math")}
@@ -74,8 +74,8 @@ def test_stopped_before_any_step_it_writes_nothing(base, adapters, tmp_path, aft
         folders, tmp_path / "mine", base="tiny", beside=base, on_progress=steps.append,
         should_stop=lambda: len(steps) >= after,
     )  # fmt: skip
-    assert (made is None) == (after < 5)
-    assert (tmp_path / "mine").exists() == (after == 5)
+    assert (made is None) == (after < 7)
+    assert (tmp_path / "mine").exists() == (after == 7)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -88,3 +88,36 @@ def test_each_kind_of_router_gets_its_scope():
     assert (import_router("uniform").scope, import_router("arrow").scope) == ("layer", "module")
     with pytest.raises(ConfigError):
         import_router("arrow", top_k=0)
+
+
+def test_the_name_of_another_base_is_a_note(base, adapters, tmp_path):
+    path = adapters["sql"] / "adapter_config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "other/tiny"})
+    )
+    folders = {name: adapters[name] for name in ("sql", "math")}
+    made = import_adapters(folders, tmp_path / "mine", base="tiny", beside=base)
+    assert made is not None
+    assert made.bank is not None
+    assert len(made.notes) == 1
+    assert "sql: made for 'other/tiny'" in made.notes[0]
+
+
+def test_a_layer_outside_the_blocks_is_left_out_as_asked(base, adapters, tmp_path):
+    sound = make_bank(make_tiny_base()).experts[0].adapter
+    head = {"lm_head": LoraFactors(torch.ones(2, 32), torch.ones(259, 2), 1.0)}
+    write_adapter(LoraAdapter(sound.factors | head), tmp_path / "both", base="tiny")
+    folders = {"both": tmp_path / "both"}
+
+    with pytest.raises(
+        AdapterError, match=r"^Expert 'both' .*'lm_head' lies outside.*leave-out lm_head"
+    ):
+        import_adapters(folders, tmp_path / "mine", base="tiny", beside=base)
+    made = import_adapters(
+        folders, tmp_path / "mine", base="tiny", beside=base, leave_out=["lm_head"]
+    )
+
+    assert made is not None
+    assert made.bank is not None
+    assert set(made.bank.modules) == set(sound.factors)
+    assert made.notes == ("both: left out as asked: lm_head (2 tensors)",)

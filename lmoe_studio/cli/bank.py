@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lmoe_studio.cli.console import say, table_console, waiting
 from lmoe_studio.cli.destination import require_new_folder
-from lmoe_studio.errors import ConfigError
+from lmoe_studio.errors import AdapterError, ConfigError
 
 commands = typer.Typer()
 
@@ -28,8 +28,15 @@ def _import(
     ] = "arrow",
     temperature: Annotated[float, typer.Option(help="Of the router.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts a token.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer that the adapters' part of is passed over: lm_head, experts."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first adapter that does not fit.")
+    ] = False,
 ) -> None:
-    """Make a bank of PEFT LoRA adapters; it routes at once, without training."""
+    """Make a bank of PEFT LoRA adapters, each tried against PEFT; it routes at once, untrained."""
     from lmoe_studio.importing import import_adapters, import_router
 
     folders = dict(_name_and_folder(item) for item in expert)
@@ -38,8 +45,25 @@ def _import(
     settings = import_router(router, temperature=temperature, top_k=top_k)
     require_new_folder(out)
     with waiting() as tell:
-        import_adapters(folders, out, base=base, router=settings, on_progress=tell)
-    say(f"Wrote {out}: {len(folders)} experts, {settings} router.")
+        done = import_adapters(
+            folders,
+            out,
+            base=base,
+            router=settings,
+            leave_out=leave_out or (),
+            leave_out_refused=not strict,
+            on_progress=tell,
+        )
+    assert done is not None  # nobody stops it
+    for note in done.notes:
+        say(f"Note: {note}.")
+    if done.bank is None:
+        name, reason = next(iter(done.refused.items()))
+        others = f" (and {len(done.refused) - 1} others)" if len(done.refused) > 1 else ""
+        raise AdapterError(f"Expert '{name}' ({folders[name]}){others}: {reason}")
+    for name, reason in done.refused.items():
+        say(f"Left out: '{name}' ({folders[name]}): {reason}")
+    say(f"Wrote {out}: {len(done.bank.experts)} experts, {settings} router.")
 
 
 @commands.command("inspect", epilog="Example: `lmoe inspect demo --json`")

@@ -138,9 +138,7 @@ def parse_config(raw: bytes, *, leave_out: Collection[str] = ()) -> AdapterConfi
     return check_config(strict_json(raw, CONFIG), leave_out=leave_out)
 
 
-def check_config(
-    fields: Mapping[str, object], *, leave_out: Collection[str] = ()
-) -> AdapterConfig:
+def check_config(fields: Mapping[str, object], *, leave_out: Collection[str] = ()) -> AdapterConfig:
     """Takes the known fields; refuses what changes the computation, and notes what is not known.
 
     Args:
@@ -184,9 +182,7 @@ def _take_saved_modules(rest: dict[str, object], leave_out: Collection[str]) -> 
     names = saved if isinstance(saved, list) else [saved]
     if not all(isinstance(name, str) and name in leave_out for name in names):
         options = " ".join(f"--leave-out {show(name)}" for name in names[:3])
-        _refuse(
-            "modules_to_save", saved, "nothing", f"{_SHARED} (or leave them out: {options})"
-        )
+        _refuse("modules_to_save", saved, "nothing", f"{_SHARED} (or leave them out: {options})")
 
 
 def _refuse(name: str, value: object, expected: str, reason: str = "") -> NoReturn:
@@ -251,7 +247,9 @@ def _pattern(name: str, value: object, check: Callable[[str, object], float]) ->
         if not 0 < len(key) <= MAX_PATTERN:
             _refuse(name, key, f"the end of a module path, of up to {MAX_PATTERN} characters")
         if not _is_expression(rf"(.*\.)?({key})"):
-            _refuse(name, key, "the end of a module path", "it can take forever, or is no expression")
+            _refuse(
+                name, key, "the end of a module path", "it can take forever, or is no expression"
+            )
     return {
         key: (place, check(f"{name}.{key}", number))
         for place, (key, number) in enumerate((value or {}).items())

@@ -3,7 +3,7 @@
 Plain data on the CPU. `attach.py` puts it beside a model, `files.py` on disk.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -63,17 +63,27 @@ class ExpertBank:
         base: BaseIdentity,
         name: str = "imported",
         router: RouterSettings | None = None,
+        leave_out: Collection[str] = (),
     ) -> Self:
         """Make a bank of PEFT LoRA folders, one expert a name.
 
+        Args:
+            adapters: the folder of each expert by its name.
+            base: their base model.
+            name: of the bank.
+            router: None takes Arrow, which needs no training.
+            leave_out: names of layers, or of what they lie in, whose part of the adapters is passed
+                over: "lm_head", "experts".
+
         Raises:
-            AdapterError: a folder is no sound LoRA of this base, or names another base.
+            AdapterError: a folder is no sound LoRA of this base.
         """
         experts = []
         for expert, folder in adapters.items():
-            adapter = read_adapter(folder, base.linear_shapes)
-            experts.append(Expert(expert, adapter))
-        require_one_base(experts)
+            try:
+                experts.append(read_expert(expert, folder, base, leave_out=leave_out))
+            except AdapterError as error:
+                raise AdapterError(f"Expert '{expert}' ({folder}): {error}") from None
         settings = router or RouterSettings(kind="arrow", scope="module")
         return cls(name, base, tuple(experts), settings)
 
@@ -113,15 +123,21 @@ class ExpertBank:
         return replace(self, router=router, router_state=state or {})
 
 
-def require_one_base(experts: Iterable[Expert]) -> None:
-    """Raises AdapterError where adapters name different base models."""
-    named = {expert.adapter.base: expert.name for expert in experts if expert.adapter.base}
-    if len(named) > 1:
-        pairs = ", ".join(f"'{expert}' for {base}" for base, expert in named.items())
-        raise AdapterError(
-            f"These adapters were made for different base models ({pairs}); "
-            "a bank holds adapters of one base model."
-        )
+def read_expert(
+    name: str,
+    folder: Path | str,
+    base: BaseIdentity,
+    *,
+    leave_out: Collection[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
+) -> Expert:
+    """Read a PEFT LoRA folder as an expert; see `read_adapter`. Raises AdapterError."""
+
+    def say(note: str) -> None:
+        tell(f"{name}: {note}")
+
+    adapter = read_adapter(folder, base.linear_shapes, base.blocks, leave_out=leave_out, tell=say)
+    return Expert(name, adapter)
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

@@ -341,7 +341,7 @@ CASES = {
         weights(packed({**GOOD_TENSORS, key(Q, "A"): [8, 2], key(Q, "B"): [2, 8]})), "in 2 places",
     ),
     "A8 very long key": (more(key("x." * 5000 + "q_proj", "A"), [2, 8]), "in 1 place"),
-    "A9 rank_pattern": (field("rank_pattern", {"(a+)+$": 2}), "can take forever"),
+    "A9 rank_pattern": (field("rank_pattern", {"(a|a)*$": 2}), "can take forever"),
     "A9 alpha_pattern": (field("alpha_pattern", {"(a": 2}), "is no expression"),
     "A9 empty pattern": (field("alpha_pattern", {"": 2}), "the end of a module path"),
     "A9 many": (field("alpha_pattern", {f".*x{n}": 1 for n in range(21)}), "at most 20"),

@@ -13,7 +13,9 @@ from transformers.pytorch_utils import Conv1D
 RANKS = {"prose": 4, "sql": 6, "math": 8}
 # PEFT itself refuses these layers, or the base reads their weights without calling them, or they give
 # more than one tensor.
+_FUSED = ("gate_proj", "up_proj", "down_proj")  # names by which PEFT would adapt fused experts, too
 _UNUSABLE = {
+    **dict.fromkeys(("glm4_moe", "deepseek_v2", "deepseek_v3", "qwen3_next"), _FUSED),
     "llama4_text": ("router",),
     "phimoe": ("router",),
     "mamba": ("out_proj", "dt_proj"),

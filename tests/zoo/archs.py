@@ -14,6 +14,8 @@ MLA = dict(q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_di
 LIN = dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
            linear_conv_kernel_dim=4)
 H16 = dict(head_dim=16)
+# Recurrences of 36 steps over larger random weights make much of the last digit.
+CALM = dict(initializer_range=0.03)
 
 
 def c(**more):
@@ -23,8 +25,8 @@ def c(**more):
 CONFIGS = {
  'llama': c(), 'mistral': c(sliding_window=8, head_dim=16), 'mixtral': c(num_local_experts=4, sliding_window=None),
  'qwen2': c(), 'qwen2_moe': c(**MOE, shared_expert_intermediate_size=48, decoder_sparse_step=1),
- 'qwen3': c(**H16), 'qwen3_moe': c(**MOE, **H16), 'qwen3_next': c(**MOE, **H16, **LIN, shared_expert_intermediate_size=48, full_attention_interval=2, partial_rotary_factor=0.5),
- 'qwen3_5_text': c(**H16, **LIN, full_attention_interval=2), 'qwen3_5_moe_text': c(**MOE, **H16, **LIN, shared_expert_intermediate_size=48),
+ 'qwen3': c(**H16), 'qwen3_moe': c(**MOE, **H16), 'qwen3_next': c(**CALM, **MOE, **H16, **LIN, shared_expert_intermediate_size=48, full_attention_interval=2, partial_rotary_factor=0.5),
+ 'qwen3_5_text': c(**CALM, **H16, **LIN, full_attention_interval=2), 'qwen3_5_moe_text': c(**CALM, **MOE, **H16, **LIN, shared_expert_intermediate_size=48),
  'gemma': c(**H16), 'gemma2': c(**H16, sliding_window=8, query_pre_attn_scalar=16),
  'gemma3_text': c(**H16, sliding_window=8, query_pre_attn_scalar=16),
  'gemma4_text': c(**H16, sliding_window=8, global_head_dim=16, hidden_size_per_layer_input=16, vocab_size_per_layer_input=320, num_kv_shared_layers=0),
@@ -46,7 +48,7 @@ CONFIGS = {
  'bamba': c(mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16, mamba_n_groups=1, attn_layer_indices=[1,3]),
  'falcon_h1': c(**H16, mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1),
  'recurrent_gemma': c(lru_width=64, attention_window_size=8, **H16),
- 'nemotron_h': c(**H16, hybrid_override_pattern="M*-M", mamba_num_heads=4, mamba_head_dim=32, ssm_state_size=16, n_groups=1),
+ 'nemotron_h': c(**CALM, **H16, hybrid_override_pattern="M*-M", mamba_num_heads=4, mamba_head_dim=32, ssm_state_size=16, n_groups=1),
  'nemotron': c(), 'zamba2': c(layer_types=['mamba','hybrid','mamba','hybrid'], num_mem_blocks=1, hybrid_layer_ids=[1,3], mamba_d_state=16, mamba_ngroups=1, n_mamba_heads=4, mamba_headdim=32),
  'lfm2': c(layer_types=["conv","full_attention","conv","full_attention"], block_multiple_of=8), 'smollm3': c(no_rope_layer_interval=2),
  'llama4_text': c(**H16, intermediate_size_mlp=96, num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=2, attention_chunk_size=16),

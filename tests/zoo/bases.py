@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
 )
+
 from zoo.archs import CONFIGS
 
 _EYES = dict(
