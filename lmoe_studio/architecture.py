@@ -27,6 +27,8 @@ _NOT_ROUTED = {
     "zamba2": "runs the same weights at several depths, with one update for all of them",
     "rwkv": "changes its own weights between training and use and reads no padding",
 }
+_READ_THE_PAST = ("kv_b_proj",)
+"""Layers that read the tokens of the cache again in every pass."""
 _READ_ON_SINGLY = ("falcon_mamba", "jamba", "mamba")
 """What these remember of a text is taken up by a pass over one token only."""
 
@@ -53,6 +55,11 @@ def embedded_tokens(model: PreTrainedModel) -> int:
 def hidden_width(model: nn.Module) -> int:
     """How wide the hidden states are that the decoder blocks read."""
     return int(language_config(model).hidden_size)
+
+
+def reads_the_past(layer: str) -> bool:
+    """Whether a layer reads all tokens of a text in each pass under the cache, not only new ones."""
+    return layer.endswith(_READ_THE_PAST)
 
 
 def reads_on_singly(model: nn.Module) -> bool:

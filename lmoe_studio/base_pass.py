@@ -16,6 +16,14 @@ from lmoe_studio.routing.router import TokenBatch
 _CACHES = ("past_key_values", "cache_params")
 _LENGTH = "tokens_read"
 """Attribute of a cache that cannot say how long it is: state-space models' have no such axis."""
+_WEIGHTS = "weights_of_the_past"
+"""Attribute of a cache that holds what some layers read again in each pass; see `PastWeights`."""
+
+PastWeights = dict[str, Tensor]
+"""By layer `[batch, token, expert]`: under which weights its past was read, to be read so again.
+
+DeepSeek's attention keeps compressed keys and values, and expands all of them anew in every pass.
+"""
 
 
 class BaseOutput(NamedTuple):
@@ -32,6 +40,8 @@ class AskedPass(NamedTuple):
     """All of a prompt, as far as one can know."""
     past: int
     """How many columns were read before."""
+    cache: Cache | None
+    """Of those."""
     embeddings: Tensor | None
     """Of the tokens, where their ids are not given and so are 0."""
 
@@ -47,13 +57,14 @@ class AskedPass(NamedTuple):
                 )
             ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
         caches = (kwargs.get(name) for name in _CACHES)
-        past = cache_length(next((cache for cache in caches if cache is not None), None))
+        cache = next((cache for cache in caches if cache is not None), None)
+        past = cache_length(cache)
         mask, places = kwargs.get("attention_mask"), kwargs.get("position_ids")
         is_padding = isinstance(mask, Tensor) and mask.ndim == 2
         tokens = token_batch(ids, mask if is_padding else None, None, past)
         if not is_padding and isinstance(places, Tensor) and places.ndim == 2:
             tokens = replace(tokens, positions=places.expand_as(ids))
-        return cls(tokens, past, embeddings)
+        return cls(tokens, past, cache, embeddings)
 
 
 def run_base(
@@ -86,27 +97,53 @@ def run_base(
         arguments |= {its_cache: cache, "use_cache": use_cache}
     if "logits_to_keep" in takes:
         arguments["logits_to_keep"] = logits_to_keep
-    length = (
-        cache_length(cache) + tokens.ids.shape[1]
-    )  # before the pass, which fills the same cache
+    before = getattr(cache, _LENGTH, 0)  # read now: the pass fills the same cache
     output = base(**arguments)
-    after = getattr(output, its_cache, None) if its_cache else None
-    if after is not None:
-        setattr(after, _LENGTH, length)
+    after = cache_of(output)
+    if after is not None and not _tells_length(after):
+        setattr(after, _LENGTH, before + tokens.ids.shape[1])
     logits = output.logits
     if "logits_to_keep" not in takes and logits_to_keep:
         logits = logits[:, -logits_to_keep:]
     return BaseOutput(logits, after)
 
 
+def cache_of(output: object) -> Cache | None:
+    """The cache that a base model's pass gave back."""
+    return next((found for name in _CACHES if (found := getattr(output, name, None))), None)
+
+
 def cache_length(cache: Cache | None) -> int:
     """How many tokens a cache holds."""
     if cache is None:
         return 0
+    return int(cache.get_seq_length()) if _tells_length(cache) else getattr(cache, _LENGTH, 0)
+
+
+def _tells_length(cache: Cache) -> bool:
+    """False of a cache without a layer of keys; does not ask the host, as a CUDA graph must not."""
     try:
-        return int(cache.get_seq_length())
+        cache.get_seq_length()
     except ValueError:
-        return getattr(cache, _LENGTH, 0)
+        return False
+    return True
+
+
+def past_weights(cache: Cache | None) -> PastWeights:
+    """What layers that read the past again had there."""
+    return getattr(cache, _WEIGHTS, {})
+
+
+def keep_weights(cache: Cache | None, weights: PastWeights) -> None:
+    """Note it down for the next pass over the same cache."""
+    if cache is not None and weights:
+        setattr(cache, _WEIGHTS, weights)
+
+
+def select_rows(cache: Cache, rows: Tensor) -> None:
+    """Let a cache hold these of its rows, one or several times."""
+    cache.batch_select_indices(rows)
+    keep_weights(cache, {name: weights[rows] for name, weights in past_weights(cache).items()})
 
 
 @lru_cache

@@ -1,8 +1,8 @@
 """What one forward pass carries along: its call, and the weights that its bank layers ask for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lmoe_studio.architecture import reads_the_past
 from lmoe_studio.base_pass import AskedPass
 from lmoe_studio.config import Composition
 from lmoe_studio.errors import BaseModelError
@@ -37,9 +38,9 @@ class RoutingRecord:
     def join(cls, parts: Sequence["RoutingRecord"]) -> "RoutingRecord":
         """Of passes over parts of a text, in order."""
         joined: dict[str, Any] = {
-            field.name: torch.cat([getattr(part, field.name) for part in parts], dim=1)
-            for field in fields(cls)
-            if getattr(parts[0], field.name) is not None
+            one.name: torch.cat([getattr(part, one.name) for part in parts], dim=1)
+            for one in fields(cls)
+            if getattr(parts[0], one.name) is not None
         }
         return cls(**{"contributions": None, **joined})
 
@@ -55,6 +56,18 @@ class Call:
     outputs: dict[int, tuple[RouterOutput, Tensor]] | None
     squares: dict[int, Tensor] | None
     shared: RouterOutput | None = None
+    past: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of layers that read the past again, the weights it was read under; see `PastWeights`."""
+    read: dict[str, Tensor] = field(default_factory=dict)
+    """The same with the tokens of this pass."""
+
+    def with_past(self, layer: str, weights: Tensor) -> Tensor:
+        """The weights of all tokens that a layer reads, the past ones first."""
+        before = self.past.get(layer)
+        if before is not None and len(before) == len(weights):
+            weights = torch.cat([before, weights], dim=1)
+        self.read[layer] = weights
+        return weights
 
     def settle(self, site: int, layer: int, output: RouterOutput, router: nn.Module) -> Tensor:
         """The weights to apply at a site, noted down if somebody asked."""
@@ -128,7 +141,7 @@ class BlockMixing:
             mixed = layer.layout.mix(mixed, expanded)
         squares = self._call.squares
         if squares is not None:
-            norms = rows.gather(layer.update_norms(mixed))
+            norms = rows.gather(layer.update_norms(mixed))[:, -self._call.tokens.ids.shape[1] :]
             seen = squares.get(self._site)
             squares[self._site] = norms if seen is None else seen + norms
         return mixed
@@ -136,13 +149,29 @@ class BlockMixing:
     def weights(self, layer: LoRABankLinear, x: Tensor) -> Tensor:
         rows = self._rows(layer, x)
         if self._route is not None:
-            self._site, weights = self._route(self._call, layer, rows.first(x))
-            return rows.spread(weights)
-        assert self._weights is not None
-        return rows.spread(self._weights)
+            new = rows.first(x)[:, -self._call.tokens.ids.shape[1] :]
+            self._site, weights = self._route(self._call, layer, new)
+        else:
+            assert self._weights is not None
+            weights = self._weights
+        return rows.spread(self._of_all(layer, weights, rows))
+
+    def _of_all(self, layer: LoRABankLinear, weights: Tensor, rows: TokenRows) -> Tensor:
+        """Of all tokens that a layer reads, from those of this pass."""
+        if not reads_the_past(layer.name):
+            return weights
+        weights = self._call.with_past(layer.name, weights)
+        if weights.shape[1] != rows.seq:
+            raise BaseModelError(
+                f"{layer.name} of this base model reads {rows.seq} tokens again under a cache that was "
+                "not filled here; let the same model read the whole text, without beams."
+            )
+        return weights
 
     def _rows(self, layer: LoRABankLinear, x: Tensor) -> TokenRows:
         batch, seq = self._call.tokens.ids.shape
+        if reads_the_past(layer.name):
+            seq = x.shape[:-1].numel() // batch
         rows = TokenRows.of(x, batch, seq)
         if rows is None:
             raise BaseModelError(
@@ -160,7 +189,8 @@ class BlockMixing:
         source = layer.source
         reading = self._read.get(source)
         if reading is None or reading.x is not x:
-            parts = source.project(x) if self._route else source.mix(x, partial(self._expand, rows))
+            expand = partial(self._expand, layer, rows)
+            parts = source.project(x) if self._route else source.mix(x, expand)
             if len(parts) == 1:
                 return parts[0]
             reading = self._read[source] = _Reading(x, parts, len(parts))
@@ -169,11 +199,12 @@ class BlockMixing:
             del self._read[source]  # so that nothing outlives its last reader
         return reading.parts[layer.place]
 
-    def _expand(self, rows: TokenRows, layout: RankLayout) -> RankWeights:
+    def _expand(self, layer: LoRABankLinear, rows: TokenRows, layout: RankLayout) -> RankWeights:
         found = self._expanded.get((layout, rows))
-        if found is None:
+        if found is None or reads_the_past(layer.name):
             assert self._weights is not None
-            found = layout.expand(rows.spread(self._weights), self._call.composition)
+            weights = rows.spread(self._of_all(layer, self._weights, rows))
+            found = layout.expand(weights, self._call.composition)
             self._expanded[layout, rows] = found
         return found
 

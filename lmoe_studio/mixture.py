@@ -6,7 +6,7 @@ Weights live for the length of one forward pass and in one thread only: a plan i
 a call, so two callers with different plans cannot see each other's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from lmoe_studio.architecture import decoder_blocks, hidden_width, reads_on_singly
-from lmoe_studio.base_pass import AskedPass, cache_length, run_base, token_batch
+from lmoe_studio.base_pass import (
+    AskedPass,
+    PastWeights,
+    cache_length,
+    cache_of,
+    keep_weights,
+    past_weights,
+    run_base,
+    token_batch,
+)
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import Expert, ExpertBank
@@ -230,6 +239,7 @@ class MixtureModel(nn.Module):
             tokens,
             plan=plan,
             routing_weights=routing_weights,
+            past=past_weights(past_key_values),
             record=record,
             contributions=contributions,
         )
@@ -242,6 +252,7 @@ class MixtureModel(nn.Module):
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
             )
+        keep_weights(output.cache, call.read)
         return MixtureOutput(output.logits, output.cache, call.record())
 
     @contextmanager
@@ -252,6 +263,7 @@ class MixtureModel(nn.Module):
         plan: CompiledPlan | None = None,
         routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
         embeddings: Float[Tensor, "batch seq d_in"] | None = None,
+        past: PastWeights | None = None,
         record: bool = False,
         contributions: bool = False,
     ) -> Iterator[Call]:
@@ -262,6 +274,7 @@ class MixtureModel(nn.Module):
             plan: see `run_pass`, like the rest.
             routing_weights: weights to apply.
             embeddings: of the tokens, where the base is not given their ids.
+            past: what layers that read the past again had there.
             record: the call that is yielded is asked for its `record()` afterwards.
             contributions: with `record`, also how much each expert added.
 
@@ -280,6 +293,7 @@ class MixtureModel(nn.Module):
             pinned=routing_weights,
             outputs={} if record else None,
             squares={} if record and contributions else None,
+            past=past or {},
         )
         is_idle = self.folded is not None and not record  # then nobody needs to know the routing
         if self.bank.router.scope == "shared" and not is_idle:
@@ -463,13 +477,16 @@ class MixtureModel(nn.Module):
         tokens, plan = asked.tokens, None
         if self._current.steer is not None:
             tokens, plan = self._current.steer(asked)
-        call = self.routed(tokens, plan=plan, embeddings=asked.embeddings)
+        past = past_weights(asked.cache)
+        call = self.routed(tokens, plan=plan, embeddings=asked.embeddings, past=past)
         call.__enter__()
         self._current.opened = call
 
-    def _close(self, *_: Any) -> None:
+    def _close(self, _: nn.Module, __: tuple[Any, ...], output: object) -> None:
         call, self._current.opened = self._current.opened, None
         if call is not None:
+            if self._current.call is not None:
+                keep_weights(cache_of(output), self._current.call.read)
             call.__exit__(None, None, None)
 
     def _enter(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from lmoe_studio.base_pass import select_rows
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
 from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
@@ -205,7 +206,7 @@ class _Batch:
         """Give each row what its reading left: cache, mask and logits."""
         assert self._cache is not None
         reading = torch.tensor(of_row, device=self._device)
-        self._cache.batch_select_indices(reading)
+        select_rows(self._cache, reading)
         if self._mask is not None:
             self._mask = self._mask[reading]
         return logits[reading]

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
+from lmoe_studio.base_pass import past_weights
 from lmoe_studio.mixture import MixtureModel, MixtureOutput
 from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.apply import CompiledPlan
@@ -156,7 +157,7 @@ class ReplayedSteps:
     ) -> Self | None:
         """The steps of a batch whose first tokens were read; None if they cannot be replayed."""
         config = model.base.config
-        if not all(type(one) is DynamicLayer for one in cache.layers):
+        if not all(type(one) is DynamicLayer for one in cache.layers) or past_weights(cache):
             return None
         static = StaticCache(config, max_cache_len=1)
         whole = all(type(one) is StaticLayer for one in static.layers)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from lmoe_studio.base_pass import select_rows
 from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
 from lmoe_studio.mixture import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
@@ -45,7 +46,7 @@ def score_continuation(
     assert cache is not None
     assert last is not None
     of_row = torch.tensor(readings.of_row or range(len(plans)), device=device)
-    cache.batch_select_indices(of_row)
+    select_rows(cache, of_row)
     last = last[of_row]
     target = torch.tensor(after, device=device).expand(len(plans), -1)
     steps = torch.arange(len(after), device=device).expand_as(target)

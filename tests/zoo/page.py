@@ -26,12 +26,17 @@ the base model itself is off) and texts are equal.
 | traced | the scores of a trace with the logits; a corpus and an evaluation run |
 | trained | two steps run, and their bank loads |
 
+Layers of a few architectures are left out of the adapters here: the router of Phi-3.5-MoE and Llama 4,
+which gives two things; layers of state-space models whose weights the model reads itself or that PEFT
+refuses (`out_proj`, `dt_proj`); and the expert weights of fused mixtures of experts, which are no linear
+layers: an adapter that has them too is imported without them by `--leave-out experts --leave-out gate`.
+
 A model that reads images too is a base with its language part; adapters of the text model and of the
 whole one both fit. `lmoe import` makes such a comparison with every adapter before it writes a bank.
 A base in full precision, 4 or 8 bits; all of transformers {transformers}, PEFT {peft}, torch {torch}.
 
 Adapters on an output layer or an embedding, which all experts share, can be left out with
-`--leave-out lm_head`{more}.
+`--leave-out lm_head`.
 
 """
 
@@ -42,7 +47,7 @@ def page(results: Mapping[str, Mapping[str, float | str]]) -> str:
     refused = {name: found["refused"] for name, found in results.items() if "refused" in found}
     exact = sum(all(map(passes, found, found.values())) for found in works.values())
     versions = {name: version(name).partition("+")[0] for name in ("transformers", "peft", "torch")}
-    head = _HEAD.format(room=ROOM["solo"], cached=ROOM["cached"], more=_MORE, **versions)
+    head = _HEAD.format(room=ROOM["solo"], cached=ROOM["cached"], **versions)
     rows = [
         f"| {name} | " + " | ".join(_cell(check, found.get(check, "-")) for check in CHECKS) + " |"
         for name, found in sorted(works.items())
@@ -56,9 +61,6 @@ def page(results: Mapping[str, Mapping[str, float | str]]) -> str:
         + "\n".join(sentences)
         + "\n"
     )
-
-
-_MORE = ""
 
 
 def passes(check: str, found: float | str) -> bool:
