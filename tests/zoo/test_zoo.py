@@ -6,6 +6,7 @@ from lmoe_studio.errors import BaseModelError
 from zoo.checks import CHECKS, ROOM, keep
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
 ]
