@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,16 @@ from transformers import PreTrainedModel
 from lmoe_studio.base_models import EMBEDDED_BASE, BaseModel, load_base
 from lmoe_studio.cli import main
 
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 CORES = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
@@ -56,3 +67,16 @@ def ids() -> torch.Tensor:
 def real_base_once() -> BaseModel:
     """The real SmolLM2, loaded once; take `real_base` to change it."""
     return load_base(EMBEDDED_BASE, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One for all: a second driver in one process does not start."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()

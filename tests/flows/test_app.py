@@ -5,26 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.real,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium at /usr/bin/chromium"),
-]
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 
 @pytest.fixture
@@ -39,36 +23,33 @@ def start(*arguments):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
-def test_a_typed_text_shows_the_demo_banks_weights(free_port):
+def test_a_typed_text_shows_the_demo_banks_weights(free_port, browser):
     began = time.monotonic()
     app = start("--port", free_port)
     try:
         assert app.stderr is not None
         assert f"http://127.0.0.1:{free_port}" in app.stderr.readline()
-        with playwright.sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-            page = browser.new_page(viewport={"width": 1400, "height": 1000})
-            errors, outside = [], []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.on("console", lambda m: m.type == "error" and errors.append(m.text))
-            page.on(
-                "request",
-                lambda r: (
-                    r.url.startswith(("http://127.0.0.1", "data:", "blob:"))
-                    or outside.append(r.url)
-                ),
-            )
-            page.goto(f"http://127.0.0.1:{free_port}")
-            page.wait_for_selector("#run:not([disabled])", timeout=60_000)
-            print(f"ready after {time.monotonic() - began:.1f} s")
-            page.fill("#prompt textarea", "SELECT name FROM users WHERE id = 3;")
-            page.click("#run")
-            page.wait_for_selector("#workbench [role=option]", timeout=60_000)
-            shown = page.inner_text("#workbench")
-            assert "SELECT" in shown
-            for expert in ("python", "sql", "french", "recipes"):
-                assert expert in shown
-            browser.close()
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        errors, outside = [], []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: m.type == "error" and errors.append(m.text))
+        page.on(
+            "request",
+            lambda r: (
+                r.url.startswith(("http://127.0.0.1", "data:", "blob:")) or outside.append(r.url)
+            ),
+        )
+        page.goto(f"http://127.0.0.1:{free_port}")
+        page.wait_for_selector("#run:not([disabled])", timeout=60_000)
+        print(f"ready after {time.monotonic() - began:.1f} s")
+        page.fill("#prompt textarea", "SELECT name FROM users WHERE id = 3;")
+        page.click("#run")
+        page.wait_for_selector("#workbench [role=option]", timeout=60_000)
+        shown = page.inner_text("#workbench")
+        assert "SELECT" in shown
+        for expert in ("python", "sql", "french", "recipes"):
+            assert expert in shown
+        page.close()
         assert not errors
         assert not outside
     finally:

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from job_processes import kill, until
@@ -14,14 +13,10 @@ from job_processes import kill, until
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.real,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium at /usr/bin/chromium"),
 ]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SQL = "\n".join(
     f"SELECT {what} FROM {table} WHERE id = {number};"
     for number, (what, table) in enumerate(
@@ -78,15 +73,13 @@ def apps():
 
 
 @contextmanager
-def a_page(address, **options):
-    """A browser of its own: it is closed with everything that it kept."""
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000}, **options)
-        page.set_default_timeout(180_000)
-        page.goto(address)
-        yield page
-        browser.close()
+def a_page(browser, address):
+    """A visitor's first page: it is closed with everything that it kept."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(180_000)
+    page.goto(address)
+    yield page
+    page.close()
 
 
 def fill_in(page):
@@ -103,10 +96,10 @@ def fill_in(page):
         page.fill(f"#option-{name}", str(value))
 
 
-def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, apps):
+def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, apps, browser):
     address, jobs = f"http://127.0.0.1:{port}", Jobs(home)
     app = apps(port)
-    with a_page(address) as page:
+    with a_page(browser, address) as page:
         fill_in(page)
         page.click("#start")
         page.wait_for_selector("#job-head .job.running")
@@ -120,7 +113,7 @@ def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, app
     until(lambda: jobs.get(job.id).step >= 4, seconds=180)
     kill(jobs.get(job.id).pid)  # as if the machine had been switched off
     apps(port)
-    with a_page(f"{address}/?job={job.id}") as page:
+    with a_page(browser, f"{address}/?job={job.id}") as page:
         page.wait_for_selector("#job-head .job.interrupted")
         page.click("[data-act=resume]")
         page.wait_for_selector("#job-head .job.running")

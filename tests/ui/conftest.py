@@ -1,4 +1,4 @@
-"""A served page over a fake studio, and a browser that fails a test on any error or leak."""
+"""A served page over a fake studio, and pages that fail a test on any error or leak."""
 
 import sys
 from contextlib import ExitStack
@@ -12,17 +12,6 @@ sys.path.append(str(Path(__file__).parent))  # the fake studio is a module besid
 from fake_studio import FakeStudio
 from made_jobs import made_jobs
 from page_server import served, source_of
-
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -56,18 +45,6 @@ def url(shared_studio):
     """One server for every test that needs only a loaded studio."""
     with served(source_of(shared_studio)) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

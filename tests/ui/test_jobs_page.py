@@ -147,8 +147,6 @@ def test_the_tab_fits_its_window(made, visit_jobs, width):
     twelve = tuple(f"{letter}-{LONG}"[:80] for letter in "abcdefghijkl")
     made.add("aaaaa", LONG, step=40, experts=twelve, health="collapsed", reason=LONG * 3)
     page = visit_jobs(width=width)
-    if width < 768:
-        page.locator("#sidebar .toggle-button").click()
     page.wait_for_selector("#job-loss svg path")
     page.click("#new-bank > .label-wrap")
     page.wait_for_selector("#skills .row >> visible=true")

@@ -301,6 +301,7 @@ async ([acts, count]) => {
 
 
 @pytest.mark.slow
+@pytest.mark.release  # how quick it is hangs on what else runs
 @pytest.mark.parametrize(("tokens", "limit", "times"), [(512, 100, 40), (4096, 250, 15)])
 def test_selecting_and_changing_the_layer_answer_at_once(show, figures, tokens, limit, times):
     words = [" token" if index % 12 else "\n   " for index in range(tokens)]

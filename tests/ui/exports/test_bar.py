@@ -50,7 +50,7 @@ def test_what_compose_wrote_can_be_saved_also_after_a_reload(page, tmp_path):
     assert before.plan is not None
     assert "math" in before.plan
     text = saved(page, "#compose-exports", "txt").path().read_text()
-    assert text.startswith("one two word0 word1 word2 other3")
+    assert text.startswith("one two word0 word1 word2 word3 word4 other5")
 
 
 def test_every_column_of_a_comparison_can_be_saved_also_after_a_reload(page):
