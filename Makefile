@@ -42,11 +42,7 @@ check: .venv/installed
 
 # Has a ratio to a plain LoRA become worse than at another commit? Both are measured here and now, in
 # turns. BASE=<commit>; left out, it is the last tag, or HEAD where there are changes to it.
-bench-# Which base models work: every architecture of tests/zoo, against PEFT, as docs/models.md (ten minutes).
-models: .venv/installed
-	PYTHONPATH=tests:. $(BIN)/python -m zoo --page docs/models.md
-
-check: .venv/installed
+bench-check: .venv/installed
 	$(BIN)/python -m benchmarks.speed.against --base "$(BASE)"
 
 format: .venv/installed
