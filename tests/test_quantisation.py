@@ -203,7 +203,9 @@ def test_a_studio_over_it_traces_writes_and_says_so(folder, bank, tmp_path, quan
     options = {"base": folder, "device": "cpu"}
     beside = Studio.load(tmp_path / "bank", **options, quantize=quantize, beside=studio)
     assert beside.base.model is studio.base.model
-    assert Studio.load(tmp_path / "bank", **options, beside=studio).base.model is not studio.base.model
+    assert (
+        Studio.load(tmp_path / "bank", **options, beside=studio).base.model is not studio.base.model
+    )
 
 
 def test_neither_folding_nor_merging_goes_with_it(base, bank, tmp_path):
