@@ -6,6 +6,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -33,10 +34,16 @@ def fetched(repo_id: str, revision: str | None = None) -> Path:
     Raises:
         HubError: it is not there, not allowed, or the hub cannot be reached and it was never fetched.
     """
-    folder = cache_folder() / "hub" / repo_id.replace("/", "--") / (revision or "main")
+    folder = (
+        cache_folder()
+        / "hub"
+        / "--".join([*repo_id.split("/"), "at", *(revision or "main").split("/")])
+    )
     known = f"'{repo_id}'" + (f" at '{revision}'" if revision else "")
     try:
         snapshot_download(repo_id, revision=revision, local_dir=folder, allow_patterns=list(_FILES))
+    except HFValidationError:
+        raise HubError(f"{known} is no id of the Hugging Face hub; write user/name.") from None
     except GatedRepoError:
         raise HubError(
             f"{known} asks for its terms to be accepted; do so on its page, then `hf auth login`."

@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
+from lmoe_studio.architecture import reads_the_past
 from lmoe_studio.base_models import identify, load_model, load_tokenizer
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.experts.bank import ExpertBank
@@ -210,10 +211,17 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             PlanError: the plan does not fit this bank or these prompts, or has a scope by text that
                 cannot be settled.
+            ConfigError: beams are asked for, which the base's layers cannot follow with experts.
         """
         tokenizer = tokenizer or self.tokenizer
         if tokenizer is not None:
             kwargs["tokenizer"] = tokenizer
+        beams, each = (_option(self.base, args, kwargs, name) for name in _ROWS)
+        if beams > 1 and any(reads_the_past(name) for name in self.mixture.bank.modules):
+            raise ConfigError(
+                "num_beams: experts change layers that read the cache again in each pass, and beam "
+                "search reorders the cache without them; write without beams."
+            )
         if plan is None:
             return self.base.generate(inputs, *args, **kwargs)
         steering = Steering(self.mixture, plan, tokenizer=tokenizer)
@@ -222,7 +230,6 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
             None,
         )  # fmt: skip
         rows, length = (1, 1) if prompts is None else prompts.shape[:2]
-        beams, each = (_option(self.base, args, kwargs, name) for name in _ROWS)
         steering.writing(rows, length, max(beams, each), is_reordered=beams > 1)
         with self.mixture.steered(steering):
             return self.base.generate(inputs, *args, **kwargs)

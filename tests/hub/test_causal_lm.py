@@ -129,6 +129,13 @@ def test_what_cannot_be_steered_is_refused(model, batch):
         model(**batch, plan=BY_TEXT)
 
 
+def test_beams_are_refused_where_layers_read_the_past_again(model, batch, monkeypatch):
+    assert greedy(model, batch, num_beams=2) is not None
+    monkeypatch.setattr("lmoe_studio.architecture._READ_THE_PAST", ("v_proj",))
+    with pytest.raises(ConfigError, match="write without beams"):
+        greedy(model, batch, num_beams=2)
+
+
 def test_attaching_takes_no_more_than_it_gives_back(batch):
     base = make_tiny_base().requires_grad_(True)
     base.lm_head.weight.requires_grad_(False)

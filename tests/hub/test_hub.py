@@ -108,6 +108,13 @@ def test_a_stranger_s_files_are_looked_at_as_ever(hub, bank):
         load_bank("me/bank")
 
 
+@pytest.mark.parametrize("name", ["a/b/c", "../x", "a b/c", "", "x" * 200])
+def test_what_can_be_no_id_is_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMOE_CACHE", str(tmp_path))
+    with pytest.raises(HubError, match="is no id of the Hugging Face hub; write user/name"):
+        hub_cache.fetched(name)
+
+
 def test_a_name_of_one_word_and_a_path_are_no_ids(hub):
     for name in ("nothing", "../x/y", "a/b/c", "/x/y"):
         with pytest.raises(BankError, match="There is no bank"):
