@@ -33,7 +33,7 @@ def _push(
     say(f"{bank} is at {address}")
 
 
-@commands.command("pull", epilog="Example: `lmoe pull me/my-bank`, then `lmoe app my-bank`")
+@commands.command("pull", epilog="Example: `lmoe pull me/my-bank`, then `lmoe app --bank my-bank`")
 def _pull(
     repo_id: Annotated[str, typer.Argument(help="USER/NAME on the hub.")],
     out: Annotated[
