@@ -121,6 +121,13 @@ def test_a_name_of_one_word_and_a_path_are_no_ids(hub):
             load_bank(name)
 
 
+def test_a_hub_that_is_not_there_is_one_sentence(bank, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(HubError, match=r"could not be put on the hub as 'me/bank'"):
+        lmoe.push_bank(bank, "me/bank", token="hf_x")
+
+
 def test_what_the_hub_does_not_take_is_one_sentence(hub, bank):
     with pytest.raises(
         HubError, match="could not be put on the hub as 'other/bank': 403 Forbidden"
