@@ -4,6 +4,7 @@ import json
 import time
 import zipfile
 from base64 import b64decode
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -63,14 +64,21 @@ def opened(page):
     return page
 
 
-def generate(page, text=None):
-    if text is not None:
-        page.fill("#compose-prompt textarea", text)
+@contextmanager
+def one_run(page):
+    """What happens inside asks for a run; afterwards it has begun and ended."""
     page.evaluate("document.querySelector('#status .status').dataset.before = 1")
-    page.click("#generate")
+    yield
     page.wait_for_selector("#status .status:not([data-before])")  # the run has begun
     page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_selector("#stop[disabled]")
+
+
+def generate(page, text=None):
+    if text is not None:
+        page.fill("#compose-prompt textarea", text)
+    with one_run(page):
+        page.click("#generate")
     return page
 
 
@@ -189,17 +197,15 @@ def test_escape_stops_what_the_studio_has_not_answered_yet(compose, studio, act)
     stopped_early(compose, studio)
     studio.pause = 0.3
     before, runs = studio.steps, len(studio.plans)
-    compose.evaluate(
-        """act => {
-          document.querySelector(act).click();
-          document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
-        }""",
-        act,
-    )
-    while len(studio.plans) == runs:
-        compose.wait_for_timeout(20)
-    compose.wait_for_selector("#generate:not([disabled])")
-    compose.wait_for_selector("#stop[disabled]")
+    with one_run(compose):
+        compose.evaluate(
+            """act => {
+              document.querySelector(act).click();
+              document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+            }""",
+            act,
+        )
+    assert len(studio.plans) == runs + 1
     assert studio.steps - before < 20
     studio.pause = 0.0
     before = studio.steps
