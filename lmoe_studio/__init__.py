@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lmoe_studio.importing import import_adapters
     from lmoe_studio.jobs.job import Job, JobState
     from lmoe_studio.jobs.jobs import Jobs
-    from lmoe_studio.mixture import MixtureModel
+    from lmoe_studio.mixture.model import MixtureModel
     from lmoe_studio.routing.plan import (
         Override,
         RegexMatch,

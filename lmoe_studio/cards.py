@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import count_parameters, quantised_as
 
 

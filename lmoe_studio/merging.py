@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from lmoe_studio.base_models import no_bars
 from lmoe_studio.errors import BaseModelError, StorageError
 from lmoe_studio.experts.merge import Blend, Merged, add_to_base, merge_blend, merge_experts
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.static import static_blends

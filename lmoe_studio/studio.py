@@ -34,7 +34,6 @@ from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.geometry import BankGeometry, bank_geometry
 from lmoe_studio.experts.places import own_banks, shipped_banks
-from lmoe_studio.folding import folded
 from lmoe_studio.generation.author import Author, StopSignal
 from lmoe_studio.generation.comparison import Comparison
 from lmoe_studio.generation.past import Prompt
@@ -42,7 +41,8 @@ from lmoe_studio.generation.text import Generation, Piece, generate_texts
 from lmoe_studio.generation.turns import SteadyTurns, Turns
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.merging import MergeResult, merge_and_check
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.folding import folded
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import is_as_asked
 from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.given import PlanLike, PlanSource, as_blend, as_plan, named_plans

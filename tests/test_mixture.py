@@ -16,7 +16,7 @@ from tolerances import ONE_PASS, of_gradient
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError, TextError
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 
 

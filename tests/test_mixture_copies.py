@@ -8,7 +8,7 @@ import torch
 from tiny_models import ROUTERS, make_bank, make_tiny_base, make_tiny_studio
 
 from lmoe_studio.errors import PlanError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override
 
 

@@ -15,7 +15,7 @@ from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BaseModelError, PlanError
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.generation.replay import ReplayedSteps
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import count_parameters, quantised_linears
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import Studio

@@ -22,7 +22,7 @@ from lmoe_studio.base_models import BaseIdentity, identify
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
-from lmoe_studio.mixture import Site
+from lmoe_studio.mixture.sites import Site
 from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.records import RoutingTrace
 

@@ -16,7 +16,7 @@ from benchmarks.quality.train import train_row
 from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import SkillData, load_skills
 from lmoe_studio.training.events import Event, StepDone

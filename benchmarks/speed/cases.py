@@ -12,7 +12,7 @@ from transformers import Cache
 
 from benchmarks.speed.measure import Case
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.router import TokenBatch
 from lmoe_studio.training.checkpoints import Checkpoints

@@ -28,7 +28,7 @@ from benchmarks.speed.cases import (
 from benchmarks.speed.measure import Case
 from benchmarks.speed.variants import Variants
 from lmoe_studio.config import Composition
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
 from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.prompt import record_prompt

@@ -30,7 +30,7 @@ from lmoe_studio.config import Composition
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import Studio
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lmoe_studio.causal.oracle import alone, oracle, usual_plans
 from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.errors import ConfigError, DataError, OverflowedError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import needs_text
 from lmoe_studio.tracing.batches import batches_of_like_length

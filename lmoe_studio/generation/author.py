@@ -26,7 +26,8 @@ from lmoe_studio.generation.text import (
     stream_texts,
 )
 from lmoe_studio.generation.turns import SteadyTurns, Turns
-from lmoe_studio.mixture import FOLDED, FoldedBlend, MixtureModel
+from lmoe_studio.mixture.folded import FOLDED, FoldedBlend
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.given import PlanLike, PlanSource, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan

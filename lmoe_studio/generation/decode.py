@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from lmoe_studio.base_pass import select_rows
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
 from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
-from lmoe_studio.mixture import MixtureModel, MixtureOutput
+from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
+from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
 from lmoe_studio.tracing.records import FloatArray

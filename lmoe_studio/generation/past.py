@@ -9,7 +9,7 @@ import numpy as np
 from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextError
 from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.generation.text import Generation
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.tracing.preview import refuse_foreign
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts

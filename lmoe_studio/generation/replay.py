@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
-from lmoe_studio.base_pass import past_weights
-from lmoe_studio.mixture import MixtureModel, MixtureOutput
+from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
+from lmoe_studio.mixture.past import past_weights
 from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.apply import CompiledPlan
 from lmoe_studio.routing.plan import RoutingPlan

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from lmoe_studio.base_pass import select_rows
 from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.token_texts import TokenTexts

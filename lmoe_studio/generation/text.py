@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from lmoe_studio.generation.decode import Finish, Row, decode_steps
 from lmoe_studio.generation.sampling import Sampler, SamplingOptions
 from lmoe_studio.generation.stop_strings import StopStrings
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.recording import Recording

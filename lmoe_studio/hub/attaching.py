@@ -8,7 +8,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from lmoe_studio.errors import BaseModelError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.hub.causal_lm import LMoEForCausalLM
-from lmoe_studio.mixture import attached_to
+from lmoe_studio.mixture.model import attached_to
 
 
 def attach(

@@ -33,7 +33,7 @@ from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, write_bank_into
 from lmoe_studio.hub.repository import push_bank
 from lmoe_studio.hub.steering import Steering
-from lmoe_studio.mixture import MixtureModel, attached_to
+from lmoe_studio.mixture.model import MixtureModel, attached_to
 from lmoe_studio.routing.given import PlansLike
 
 # Pipelines look here whether they know a class, and else say at length that they do not.

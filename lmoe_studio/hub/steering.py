@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lmoe_studio.base_pass import AskedPass
 from lmoe_studio.errors import PlanError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.base_pass import AskedPass
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.apply import CompiledPlan
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.given import PlansLike, as_plans

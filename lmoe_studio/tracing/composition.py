@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lmoe_studio.errors import AdapterError
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.given import PlansLike
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from analysis.frames import routing_frame
 from lmoe_studio.errors import DataError, OverflowedError
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.mixing import RoutingRecord
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.call import RoutingRecord
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import quantised_as
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length, padded

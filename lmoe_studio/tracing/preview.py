@@ -4,7 +4,7 @@ import torch
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BankMismatchError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.apply import compile_plans
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class

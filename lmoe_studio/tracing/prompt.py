@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from lmoe_studio.errors import OverflowedError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recorder import settle_prompt

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmoe_studio.mixing import RoutingRecord
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.call import RoutingRecord
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text

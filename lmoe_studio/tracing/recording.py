@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lmoe_studio.mixing import RoutingRecord
-from lmoe_studio.mixture import MixtureModel, MixtureOutput
+from lmoe_studio.mixture.call import RoutingRecord
+from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recorder import TokenScores, make_trace, score_predictions
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.given import PlansLike
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.health import gate_health
-from lmoe_studio.mixture import Site
+from lmoe_studio.mixture.sites import Site
 from lmoe_studio.training.events import GroupHealth
 
 _GROUPS = 3  # lower, middle and upper layers

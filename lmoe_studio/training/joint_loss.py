@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmoe_studio.config import RouterSettings
-from lmoe_studio.mixture import MixtureOutput
+from lmoe_studio.mixture.model import MixtureOutput
 from lmoe_studio.routing.losses import (
     expert_load,
     load_balancing_loss,

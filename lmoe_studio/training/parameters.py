@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lmoe_studio.mixture import MixtureModel, whole_tensor
+from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.mixture.state import whole_tensor
 
 
 def whole_parameters(model: MixtureModel) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from lmoe_studio.base_models import BaseModel, load_base
 from lmoe_studio.errors import ConfigError, DataError, TrainingError, TrainingStopped
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.training.arguments import uses_bfloat16
 from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig

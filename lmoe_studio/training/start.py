@@ -9,7 +9,7 @@ from lmoe_studio.errors import ConfigError, did_you_mean
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.training.config import TrainingConfig
 

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lmoe_studio.errors import StorageError, TrainingError
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.training.arguments import training_arguments
 from lmoe_studio.training.checkpoints import Checkpoints

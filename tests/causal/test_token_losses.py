@@ -8,7 +8,7 @@ from tolerances import ONE_PASS
 
 from lmoe_studio.causal import token_losses as module
 from lmoe_studio.causal.token_losses import token_losses
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 
 PLANS = [

@@ -13,7 +13,7 @@ from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, read_card, save_bank
 from lmoe_studio.experts.inspect import describe_bank
 from lmoe_studio.experts.places import find_bank, own_banks, shipped_banks
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import available_banks
 

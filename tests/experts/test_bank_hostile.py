@@ -20,7 +20,7 @@ from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.experts.files import load_bank, read_card, save_bank
 from lmoe_studio.experts.places import shipped_banks
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.studio import Studio
 
 WEIGHTS = "experts/sql/adapter_model.safetensors"

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from lmoe_studio.errors import BankError, ConfigError, PlanError, StorageError
 from lmoe_studio.experts.adapter import read_adapter
 from lmoe_studio.experts.merge import merge_blend, merge_experts
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
 
 BLENDS = [

@@ -16,7 +16,7 @@ from lmoe_studio.errors import AdapterError, BankError, ConfigError, PlanError, 
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.experts.gguf_lora import write_gguf
 from lmoe_studio.exporting import export_blend
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 
 BLENDS = {

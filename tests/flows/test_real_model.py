@@ -10,7 +10,7 @@ from lmoe_studio.base_models import load_base
 from lmoe_studio.causal.token_losses import token_losses
 from lmoe_studio.experts.files import load_bank
 from lmoe_studio.experts.places import find_bank
-from lmoe_studio.mixture import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.studio import Studio
 

@@ -14,8 +14,8 @@ from peft import PeftModel
 
 from lmoe_studio.architecture import reads_on_singly
 from lmoe_studio.base_models import load_base
-from lmoe_studio.base_pass import run_base, token_batch
 from lmoe_studio.importing import import_adapters, import_router
+from lmoe_studio.mixture.base_pass import run_base, token_batch
 from lmoe_studio.routing.plan import Override
 from lmoe_studio.studio import Studio
 from lmoe_studio.training.config import SkillConfig, TrainingConfig

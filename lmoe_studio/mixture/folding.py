@@ -16,7 +16,8 @@ from lmoe_studio.errors import PlanError
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraFactors
 from lmoe_studio.experts.merge import averaged
-from lmoe_studio.mixture import FoldedBlend, MixtureModel
+from lmoe_studio.mixture.folded import FoldedBlend
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import is_quantised
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.static import static_blends

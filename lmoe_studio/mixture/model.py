@@ -8,9 +8,8 @@ a call, so two callers with different plans cannot see each other's.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -18,63 +17,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.architecture import decoder_blocks, hidden_width, reads_on_singly
-from lmoe_studio.base_pass import (
-    AskedPass,
-    PastWeights,
-    cache_length,
-    cache_of,
-    keep_weights,
-    past_weights,
-    run_base,
-    token_batch,
-)
+from lmoe_studio.architecture import decoder_blocks, reads_on_singly
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
-from lmoe_studio.experts.bank import Expert, ExpertBank
+from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.experts.lora import LoraAdapter
-from lmoe_studio.mixing import BlockMixing, Call, Current, RoutingRecord
+from lmoe_studio.mixture.base_pass import AskedPass, cache_length, cache_of, run_base, token_batch
+from lmoe_studio.mixture.block import BlockMixing
+from lmoe_studio.mixture.call import Call, Current, RoutingRecord
+from lmoe_studio.mixture.folded import FoldedBlend
+from lmoe_studio.mixture.past import PastWeights, keep_weights, past_weights
+from lmoe_studio.mixture.sites import Site, Sites, build_routers
+from lmoe_studio.mixture.state import bank_of, base_state
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
-from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.given import PlansLike, as_plans
-from lmoe_studio.routing.plan import RoutingPlan
-from lmoe_studio.routing.registry import router_class
-from lmoe_studio.routing.router import RouterSpec, TokenBatch
-from lmoe_studio.routing.state import check_state
+from lmoe_studio.routing.router import TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
-
-FOLDED = (
-    "A blend is folded into the base model's weights, which no plan can change; unfold it first, "
-    "or leave the plan out."
-)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place where a router decides: a decoder block, or one linear layer of it."""
-
-    layer: int
-    module: str | None = None
-
-
-@dataclass(frozen=True)
-class FoldedBlend:
-    """A blend that is in the base model's weights for the time being; see `folding.py`."""
-
-    plan: RoutingPlan
-    weights: Float[Tensor, "site expert"]
-    thread: int | None = None
-    """The one thread whose calls may run on it; None for all."""
-
-    def refuse_others(self) -> None:
-        """Raise PlanError in a thread that did not ask for it."""
-        if self.thread not in (None, get_ident()):
-            raise PlanError(
-                "Another thread has folded a blend into the base model's weights; wait until it is "
-                "unfolded, or let it be folded with everywhere=True, for the calls of all threads."
-            )
 
 
 @dataclass(frozen=True)
@@ -123,20 +82,15 @@ class MixtureModel(nn.Module):
         super().__init__()
         path, blocks = decoder_blocks(base)
         self.bank = bank
-        self._layer_of = {name: block_of(name, path) for name in bank.modules}
-        outside = [name for name, layer in self._layer_of.items() if layer is None]
-        if outside:
-            raise AdapterError(
-                f"An expert changes {outside[0]}, which lies outside the decoder blocks and so has "
-                "no router; leave it out of the adapter."
-            )
+        self._layer_of = {name: _block_of(name, path) for name in bank.modules}
         self._current = Current()
         self.bank_layers = attach_bank(base, bank, self._current, dtype=dtype)
         self.base = base
-        self.sites = self._find_sites()
-        self._site_index = {site: index for index, site in enumerate(self.sites)}
+        self._sites = Sites(bank.router, self._layer_of)
         try:
-            self.routers = self._build_routers(may_be_new=new_routers)
+            self.routers = build_routers(
+                base, bank, self.bank_layers, self._sites, may_be_new=new_routers
+            )
         except LMoEError:
             detach_bank(base)
             raise
@@ -147,6 +101,11 @@ class MixtureModel(nn.Module):
         self.undone_by_detach: list[Callable[[], object]] = []
         """What else was done to the base model."""
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the routers decide, in order."""
+        return self._sites.all
 
     def forward(
         self,
@@ -282,8 +241,9 @@ class MixtureModel(nn.Module):
             PlanError: as in `run_pass`.
         """
         if self.folded is not None:
-            self._refuse_while_folded(
-                plan is not None or routing_weights is not None, record and contributions
+            self.folded.refuse(
+                steered=plan is not None or routing_weights is not None,
+                contributions=record and contributions,
             )
             routing_weights = self.folded.weights.expand(*tokens.ids.shape, -1, -1)
         call = Call(
@@ -343,7 +303,7 @@ class MixtureModel(nn.Module):
 
     def layer_of(self, module: str) -> int:
         """The decoder block that a target module lies in."""
-        return int(self._layer_of[module] or 0)
+        return self._layer_of[module]
 
     def detach(self) -> PreTrainedModel:
         """Give the base model back exactly as it came; this object is of no use afterwards."""
@@ -356,34 +316,12 @@ class MixtureModel(nn.Module):
 
     def to_bank(self) -> ExpertBank:
         """The bank with the parameters as they are now (after training), on the CPU in float32."""
-        factors: list[dict[str, Any]] = [{} for _ in self.bank.experts]
-        for name, layer in self.bank_layers.items():
-            for index, factor in enumerate(layer.split()):
-                if factor:
-                    factors[index][name] = replace(
-                        factor, a=_own_copy(factor.a), b=_own_copy(factor.b)
-                    )
-        experts = tuple(
-            Expert(old.name, LoraAdapter(found, old.adapter.base), old.description, old.tags)
-            for old, found in zip(self.bank.experts, factors, strict=True)
-        )
-        state = {
-            f"{key}.{name}": _own_copy(tensor.detach())
-            for key, router in zip(self._router_keys(), self.routers, strict=True)
-            for name, tensor in router.named_parameters()
-        }
-        return replace(self.bank, experts=experts, router_state=state or self.bank.router_state)
+        routers = dict(zip(self._sites.keys, self.routers, strict=True))
+        return bank_of(self.bank, self.bank_layers, routers)
 
     def base_state(self) -> dict[str, Tensor]:
         """The base model's own parameters and buffers under its own names."""
-        own = {}
-        for name, tensor in self.base.state_dict().items():
-            module, _, rest = name.rpartition(".base.")
-            if module in self.bank_layers:
-                own[f"{module}.{rest}"] = tensor
-            elif not name.endswith((".lora_a", ".lora_b")):
-                own[name] = tensor
-        return own
+        return base_state(self.base, self.bank_layers)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute blocks in the backward pass, with the routing weights of the forward pass."""
@@ -407,57 +345,6 @@ class MixtureModel(nn.Module):
                 self._current.mixing = before
 
         return checkpoint(run_mixed, *args)
-
-    def _find_sites(self) -> tuple[Site, ...]:
-        if self.bank.router.scope == "module":
-            return tuple(Site(int(layer or 0), name) for name, layer in self._layer_of.items())
-        return tuple(
-            Site(layer) for layer in sorted({int(n or 0) for n in self._layer_of.values()})
-        )
-
-    def _router_keys(self) -> list[str]:
-        if self.bank.router.scope == "shared":
-            return ["shared"]
-        return [site.module or f"layers.{site.layer}" for site in self.sites]
-
-    def _build_routers(self, *, may_be_new: bool) -> nn.ModuleList:
-        kind = router_class(self.bank.router)
-        embeddings = next(self.base.get_input_embeddings().parameters())
-        modules = [site.module for site in self.sites]
-        places = [self.bank_layers[m].lora_a if m else embeddings for m in modules]
-        scope = self.bank.router.scope
-        width = hidden_width(self.base) if scope == "layer" else embeddings.shape[1]
-        widths = {
-            key: self.bank_layers[module].lora_a.shape[1] if module else width
-            for key, module in zip(self._router_keys(), modules, strict=False)
-        }
-        if self.bank.router_state or not may_be_new:
-            check_state(
-                self.bank.router,
-                self.bank.router_state,
-                experts=len(self.bank.experts),
-                widths=widths,
-                source=f"Bank '{self.bank.name}'",
-            )
-        routers = []
-        for (key, width), module, place in zip(widths.items(), modules, places, strict=False):
-            state = self._router_state(key, module)
-            spec = RouterSpec(self.bank.router, self.bank.expert_names, width, state)
-            routers.append(kind(spec).to(place.device))
-        return nn.ModuleList(routers)
-
-    def _router_state(self, key: str, module: str | None) -> dict[str, Tensor]:
-        """The tensors of one router; Arrow's prototypes come from the experts themselves."""
-        if self.bank.router.kind == "arrow" and module:
-            factors = [expert.adapter.factors.get(module) for expert in self.bank.experts]
-            d_in = self.bank_layers[module].lora_a.shape[1]
-            rows = [prototype(f.a, f.b) if f else torch.zeros(d_in) for f in factors]
-            return {"prototypes": torch.stack(rows)}
-        return {
-            name.removeprefix(f"{key}."): tensor
-            for name, tensor in self.bank.router_state.items()
-            if name.startswith(f"{key}.")
-        }
 
     def _hook(self, layer: int, block: nn.Module) -> Any:
         enter = partial(self._enter, layer)  # a copy of the model gets one of its own
@@ -540,19 +427,10 @@ class MixtureModel(nn.Module):
             for name, layer in self.bank_layers.items()
         ]
 
-    def _refuse_while_folded(self, steers: bool, contributions: bool) -> None:
-        if steers:
-            raise PlanError(FOLDED)
-        if contributions:
-            raise PlanError(
-                "A blend is folded into the base model's weights, where what each expert added "
-                "cannot be told apart; unfold it first, or leave contributions out."
-            )
-
     def _mix(self, call: Call, layer: int, hidden: Tensor) -> BlockMixing | None:
         if self.bank.router.scope == "module":
             return BlockMixing(call, None, self._route_module)
-        index = self._site_index.get(Site(layer))
+        index = self._sites.index(layer)
         if index is None:
             return None
         output = call.shared or self.routers[index](hidden, call.tokens)
@@ -563,22 +441,22 @@ class MixtureModel(nn.Module):
         self, call: Call, bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
         layer = self.layer_of(bank_layer.name)
-        index = self._site_index[Site(layer, bank_layer.name)]
+        index = self._sites.index(layer, bank_layer.name) or 0
         router = self.routers[index]
         return index, call.settle(index, layer, router(x, call.tokens), router)
+
+
+def _block_of(module: str, path: str) -> int:
+    layer = block_of(module, path)
+    if layer is None:
+        raise AdapterError(
+            f"An expert changes {module}, which lies outside the decoder blocks and so has "
+            "no router; leave it out of the adapter."
+        )
+    return layer
 
 
 def attached_to(base: nn.Module) -> MixtureModel | None:
     """What a bank was attached to this base model with, if one is."""
     owners = (getattr(hook, "__self__", None) for hook in base._forward_pre_hooks.values())
     return next((owner for owner in owners if isinstance(owner, MixtureModel)), None)
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor that lies in parts on several devices (FSDP), put together on each of them."""
-    gather = getattr(tensor, "full_tensor", None)
-    return gather() if gather else tensor
-
-
-def _own_copy(tensor: Tensor) -> Tensor:
-    return whole_tensor(tensor).float().cpu().clone()

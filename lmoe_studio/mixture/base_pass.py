@@ -16,14 +16,6 @@ from lmoe_studio.routing.router import TokenBatch
 _CACHES = ("past_key_values", "cache_params")
 _LENGTH = "tokens_read"
 """Attribute of a cache that cannot say how long it is: state-space models' have no such axis."""
-_WEIGHTS = "weights_of_the_past"
-"""Attribute of a cache that holds what some layers read again in each pass; see `PastWeights`."""
-
-PastWeights = dict[str, Tensor]
-"""By layer `[batch, token, expert]`: under which weights its past was read, to be read so again.
-
-DeepSeek's attention keeps compressed keys and values, and expands all of them anew in every pass.
-"""
 
 
 class BaseOutput(NamedTuple):
@@ -127,23 +119,6 @@ def _tells_length(cache: Cache) -> bool:
     except ValueError:
         return False
     return True
-
-
-def past_weights(cache: Cache | None) -> PastWeights:
-    """What layers that read the past again had there."""
-    return getattr(cache, _WEIGHTS, {})
-
-
-def keep_weights(cache: Cache | None, weights: PastWeights) -> None:
-    """Note it down for the next pass over the same cache."""
-    if cache is not None and weights:
-        setattr(cache, _WEIGHTS, weights)
-
-
-def select_rows(cache: Cache, rows: Tensor) -> None:
-    """Let a cache hold these of its rows, one or several times."""
-    cache.batch_select_indices(rows)
-    keep_weights(cache, {name: weights[rows] for name, weights in past_weights(cache).items()})
 
 
 @lru_cache

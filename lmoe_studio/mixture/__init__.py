@@ -1,0 +1,1 @@
+"""The routed forward pass, where base model, experts and routers meet."""
