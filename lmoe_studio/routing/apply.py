@@ -26,16 +26,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.check import check_plan
 from lmoe_studio.routing.plan import (
     LOGIT_OPERATIONS,
     Override,
     RoutingPlan,
     Span,
-    Steps,
 )
 from lmoe_studio.routing.router import RouterOutput, TokenBatch
+from lmoe_studio.routing.token_masks import token_mask
 
 Cells = Float[Tensor, "batch seq expert"]
 Operator = Callable[[Cells], Cells]
@@ -235,35 +234,8 @@ def _compile(
 def _where(rows: dict[int, Override], tokens: TokenBatch) -> Bool[Tensor, "batch seq"]:
     where = torch.zeros_like(tokens.is_token)
     for row, override in rows.items():
-        where[row] = _token_mask(override, tokens, row)
+        where[row] = token_mask(override.tokens, tokens, row, asked_by=override)
     return where
-
-
-def _token_mask(override: Override, tokens: TokenBatch, row: int) -> Bool[Tensor, " seq"]:
-    steps = tokens.steps[row]
-    match override.tokens:
-        case "all":
-            return torch.ones_like(tokens.is_token[row])
-        case "prompt":
-            return steps < 0
-        case "generated":
-            return steps >= 0
-        case Steps(steps=wanted):
-            return _among(steps, wanted)
-        case tuple() | Span() as wanted:
-            return _among(tokens.positions[row], wanted) & tokens.is_token[row]
-        case _:
-            raise PlanError(
-                f"{override!r} is about the tokens' texts, which a forward pass does not know; "
-                "run it through a Studio, or settle the plan with PlanRow first."
-            )
-
-
-def _among(values: Tensor, wanted: tuple[int, ...] | Span) -> Bool[Tensor, " seq"]:
-    if isinstance(wanted, Span):
-        inside = values >= wanted.start
-        return inside if wanted.stop is None else inside & (values < wanted.stop)
-    return torch.isin(values, torch.tensor(wanted, dtype=values.dtype, device=values.device))
 
 
 def _values(override: Override | None, verb: str, experts: tuple[str, ...]) -> list[float]:
