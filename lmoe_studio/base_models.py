@@ -82,6 +82,8 @@ class BaseIdentity:
     """`(d_out, d_in)` of each linear layer by path; known only once the model was seen."""
     blocks: str | None = field(default=None, compare=False, repr=False)
     """Path of the list of decoder blocks, in which the layers lie that can be routed."""
+    config: PreTrainedConfig | None = field(default=None, compare=False, repr=False)
+    """Of the model that was seen."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def load_tokenizer(
 def identify(model: nn.Module, base: str) -> BaseIdentity:
     """Name a model by its id and the fingerprint of its architecture, quantised or not."""
     shapes = sorted(full_shapes(model).items())
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    config = getattr(model, "config", None)
+    kind = getattr(config, "model_type", type(model).__name__)
     digest = hashlib.sha256(json.dumps([kind, shapes]).encode()).hexdigest()
     linears = {
         name: shape
@@ -203,7 +206,7 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
         blocks, _ = decoder_blocks(model)
     except BaseModelError:
         blocks = None
-    return BaseIdentity(base, digest, linears, blocks)
+    return BaseIdentity(base, digest, linears, blocks, config)
 
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:

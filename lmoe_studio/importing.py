@@ -6,9 +6,10 @@ from pathlib import Path
 
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
 from lmoe_studio.config import EMBEDDED_BASE, RouterSettings
-from lmoe_studio.errors import AdapterError, BaseModelError
+from lmoe_studio.errors import AdapterError, BaseModelError, LMoEError
 from lmoe_studio.experts.bank import Expert, ExpertBank, read_expert
 from lmoe_studio.experts.files import save_bank
+from lmoe_studio.experts.formats.folders import find_adapters
 from lmoe_studio.proof import Proof
 from lmoe_studio.whole import require_free
 
@@ -50,10 +51,11 @@ def import_adapters(
     on_progress: Progress = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Imported | None:
-    """Write a bank of PEFT LoRA folders of one base model, once it has proved itself on it.
+    """Write a bank of LoRA adapters of one base model, once it has proved itself on it.
 
     Args:
-        adapters: the folder of each expert by the name it is to have.
+        adapters: the folder or file of each expert by the name it is to have, in any of the formats
+            of `experts/formats`; an X-LoRA becomes several experts, `name-0`, `name-1`, ….
         out: the bank's folder, whose name is the bank's; must not exist.
         base: the base model that the adapters belong to.
         router: None takes `import_router()`.
@@ -85,19 +87,13 @@ def import_adapters(
             model = load_base(base, device="cpu", on_progress=step)
         proof = Proof.of(model.model)
         experts, refused, notes = list[Expert](), dict[str, str](), list[str]()
-        for name, folder in adapters.items():
-            step(f"Reading {name}")
-            try:
-                expert = read_expert(
-                    name, folder, model.identity, leave_out=leave_out, tell=notes.append
-                )
-                step(f"Comparing {name} with PEFT")
-                proof.of_expert(expert, model.identity)
-                experts.append(expert)
-            except (AdapterError, BaseModelError) as error:
-                if not leave_out_refused:
-                    raise AdapterError(f"Expert '{name}' ({folder}): {error}") from None
-                refused[name] = str(error)
+        for name, place, read in _tried(adapters, model, proof, leave_out, step, notes):
+            if isinstance(read, Expert):
+                experts.append(read)
+            elif leave_out_refused:
+                refused[name] = str(read)
+            else:
+                raise AdapterError(f"Expert '{name}' ({place}): {read}")
         notes += _base_notes(experts, base)
         if not experts:
             return Imported(None, refused, tuple(notes))
@@ -110,6 +106,36 @@ def import_adapters(
     except _Stopped:
         return None
     return Imported(bank, refused, tuple(notes))
+
+
+def _tried(
+    adapters: Mapping[str, Path | str],
+    base: BaseModel,
+    proof: Proof,
+    leave_out: Collection[str],
+    step: Progress,
+    notes: list[str],
+) -> Iterator[tuple[str, Path, Expert | LMoEError]]:
+    """Each adapter's name, its place, and the expert that it is or why it is none."""
+    for given_name, given in adapters.items():
+        step(f"Reading {given_name}")
+        try:
+            found = find_adapters(given_name, Path(given))
+        except AdapterError as error:
+            yield given_name, Path(given), error
+            continue
+        notes += (f"{given_name}: {note}" for note in found.notes)
+        for name, place in found.places.items():
+            try:
+                expert = read_expert(
+                    name, place, base.identity, leave_out=leave_out, tell=notes.append
+                )
+                step(f"Comparing {name} with PEFT")
+                proof.of_expert(expert, base.identity)
+            except (AdapterError, BaseModelError) as error:
+                yield name, place, error
+            else:
+                yield name, place, expert
 
 
 def _base_notes(experts: Sequence[Expert], base: str) -> Iterator[str]:

@@ -8,8 +8,8 @@ which one of these fails would write wrong text without a word.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,6 +27,9 @@ from lmoe_studio.mixture.base_pass import run_base, token_batch
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override
 
+_Ranks = tuple[tuple[str, int], ...]
+"""The rank of each layer of an adapter."""
+
 _TOKENS = 12
 _READ_FIRST = 8  # of them in one pass, the others under its cache
 
@@ -42,6 +45,8 @@ class Proof:
     """The base model's own."""
     cache_error: float
     """How far the base model alone comes from them under its cache."""
+    with_peft: "dict[_Ranks, PreTrainedModel]" = field(default_factory=dict)
+    """The base model with PEFT's layers, as the last expert had them: the next often has them too."""
 
     @classmethod
     def of(cls, base: PreTrainedModel) -> "Proof":
@@ -78,11 +83,10 @@ class Proof:
         """
         settings = RouterSettings(kind="uniform")
         alone = ExpertBank(expert.name, identity, (expert,), settings)
-        model = MixtureModel(over_same_weights(self.base), alone).eval()
-        other = _with_peft(self.base, expert.adapter)
+        other = self._with_peft(expert.adapter)
         modules = expert.adapter.factors
         with _running("The base model with this adapter", AdapterError), torch.inference_mode():
-            with _listening(model.base, modules) as mine:
+            with self._mixing(alone) as model, _listening(model.base, modules) as mine:
                 logits = model(self.ids).logits
             with _listening(other, modules) as theirs:
                 expected = _read(other, self.ids)
@@ -101,14 +105,46 @@ class Proof:
                 f"{type(self.base).__name__}."
             )
 
+    @contextmanager
+    def _mixing(self, bank: ExpertBank) -> Iterator[MixtureModel]:
+        """The base model with a bank, for a while."""
+        model = MixtureModel(self._own, bank).eval()
+        try:
+            yield model
+        finally:
+            model.detach()
+
+    @cached_property
+    def _own(self) -> PreTrainedModel:
+        """The base model once more, to attach banks to."""
+        return over_same_weights(self.base)
+
+    def _with_peft(self, adapter: LoraAdapter) -> PreTrainedModel:
+        """The base model with PEFT's own layers, holding an adapter's factors."""
+        ranks = tuple((name, one.rank) for name, one in sorted(adapter.factors.items()))
+        model = self.with_peft.get(ranks)
+        if model is None:
+            self.with_peft.clear()
+            model = self.with_peft[ranks] = _with_peft_layers(self.base, adapter)
+        for name, one in adapter.factors.items():
+            layer: Any = model.get_submodule(name)
+            weight = next(layer.base_layer.parameters())
+            place = weight.device, weight.dtype if weight.is_floating_point() else self.base.dtype
+            layer.scaling["default"] = one.scale
+            for side, matrix in (("lora_A", one.a), ("lora_B", one.b)):
+                getattr(layer, side)["default"].weight = nn.Parameter(matrix.to(*place), False)
+        return model
+
     def of_bank(self, bank: ExpertBank) -> None:
         """Try a bank under its router: whole, under the cache, and without its experts.
 
         Raises:
             BaseModelError: something comes out otherwise than it should.
         """
-        model = MixtureModel(over_same_weights(self.base), bank).eval()
-        with _running("The base model under this router"), torch.inference_mode():
+        with (
+            _running("The base model under this router"), torch.inference_mode(),
+            self._mixing(bank) as model,
+        ):  # fmt: skip
             bypassed = model(self.ids, plan=Override.bypass()).logits
             whole = model(self.ids, record=True).logits
             start = model(self.ids[:, :_READ_FIRST], use_cache=True, record=True)
@@ -142,8 +178,8 @@ def _read(base: PreTrainedModel, ids: Tensor, first: int | None = None) -> Tenso
     return torch.cat(parts, dim=1)
 
 
-def _with_peft(base: PreTrainedModel, adapter: LoraAdapter) -> PreTrainedModel:
-    """The base model with PEFT's own layers, holding an adapter's factors.
+def _with_peft_layers(base: PreTrainedModel, adapter: LoraAdapter) -> PreTrainedModel:
+    """The base model with PEFT's own layers for an adapter, yet without its factors.
 
     Only the blocks are shown to PEFT: for a whole model of some mixture of experts it would go on to
     adapt other weights than these.
@@ -155,17 +191,10 @@ def _with_peft(base: PreTrainedModel, adapter: LoraAdapter) -> PreTrainedModel:
     config = LoraConfig(
         target_modules=ordered,
         rank_pattern={f"^{name}": factors[name].rank for name in ordered},
-        alpha_pattern={f"^{name}": factors[name].rank * factors[name].scale for name in ordered},
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inject_adapter_in_model(config, blocks, low_cpu_mem_usage=True)
-    for name, one in factors.items():
-        layer: Any = blocks.get_submodule(name)
-        weight = next(layer.base_layer.parameters())
-        place = weight.device, weight.dtype if weight.is_floating_point() else base.dtype
-        for side, matrix in (("lora_A", one.a), ("lora_B", one.b)):
-            getattr(layer, side)["default"].weight = nn.Parameter(matrix.to(*place), False)
     return copy.eval()
 
 

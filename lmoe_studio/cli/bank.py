@@ -18,7 +18,9 @@ commands = typer.Typer()
 
 @commands.command("import", epilog="Example: `lmoe import --expert sql=loras/sql --out my-bank`")
 def _import(
-    expert: Annotated[list[str], typer.Option(help="NAME=FOLDER of a PEFT LoRA; once for each.")],
+    expert: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER or file of a LoRA; once for each.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the bank to.")],
     base: Annotated[
         str, typer.Option(help="The base model of the adapters.")
@@ -36,7 +38,11 @@ def _import(
         bool, typer.Option("--strict", help="Stop at the first adapter that does not fit.")
     ] = False,
 ) -> None:
-    """Make a bank of PEFT LoRA adapters, each tried against PEFT; it routes at once, untrained."""
+    """Make a bank of LoRA adapters, each tried against PEFT; it routes at once, untrained.
+
+    An adapter is PEFT's folder, or one with checkpoints in it; MLX-LM's; llama.cpp's GGUF; or a lone
+    .safetensors file with the scale in it, as kohya's scripts write.
+    """
     from lmoe_studio.importing import import_adapters, import_router
 
     folders = dict(_name_and_folder(item) for item in expert)
@@ -60,9 +66,9 @@ def _import(
     if done.bank is None:
         name, reason = next(iter(done.refused.items()))
         others = f" (and {len(done.refused) - 1} others)" if len(done.refused) > 1 else ""
-        raise AdapterError(f"Expert '{name}' ({folders[name]}){others}: {reason}")
+        raise AdapterError(f"Expert {_named(name, folders)}{others}: {reason}")
     for name, reason in done.refused.items():
-        say(f"Left out: '{name}' ({folders[name]}): {reason}")
+        say(f"Left out: {_named(name, folders)}: {reason}")
     say(f"Wrote {out}: {len(done.bank.experts)} experts, {settings} router.")
 
 
@@ -94,6 +100,11 @@ def _name_and_folder(item: str) -> tuple[str, str]:
     if not (name and equals and folder):
         raise ConfigError(f"--expert '{item}': write NAME=FOLDER, for example sql=loras/sql.")
     return name, folder
+
+
+def _named(name: str, folders: dict[str, str]) -> str:
+    """An expert and its folder; those of an X-LoRA have none of their own."""
+    return f"'{name}' ({folders[name]})" if name in folders else f"'{name}'"
 
 
 def _print_bank(description: dict[str, Any]) -> None:

@@ -18,10 +18,8 @@ from torch import Tensor
 from lmoe_studio.errors import AdapterError, StorageError
 from lmoe_studio.experts.adapter_config import (
     CONFIG,
-    MAX_CONFIG_BYTES,
     AdapterConfig,
     check_config,
-    parse_config,
 )
 from lmoe_studio.experts.adapter_places import (
     BaseLayers,
@@ -30,23 +28,16 @@ from lmoe_studio.experts.adapter_places import (
     find_places,
     is_left_out,
 )
+from lmoe_studio.experts.formats.peft import WEIGHTS, open_peft
+from lmoe_studio.experts.formats.source import AdapterSource
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
-from lmoe_studio.experts.safetensors_check import (
-    HOW_TO_CONVERT,
-    open_regular,
-    read_header,
-    require_size,
-    show,
-)
-from lmoe_studio.experts.safetensors_load import check_values, load_tensors
+from lmoe_studio.experts.safetensors_check import show
+from lmoe_studio.experts.safetensors_load import check_values
 
-WEIGHTS = "adapter_model.safetensors"
-MAX_WEIGHTS_BYTES = 8 << 30
 MAX_UPDATE_NORM = 1e6
 """Of `scale · b @ a`; those of trained adapters stay below a thousand."""
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_PICKLE_SUFFIXES = {".bin", ".pt", ".pkl", ".ckpt", ".pth"}
 
 
 def read_adapter(
@@ -78,25 +69,37 @@ def read_adapter(
     Raises:
         AdapterError: the folder holds something else than a plain LoRA for this base model.
     """
-    folder = Path(folder)
-    _require_files(folder)
-    with open_regular(folder / CONFIG) as file:
-        raw = file.read(MAX_CONFIG_BYTES + 1)
-        if len(raw) <= MAX_CONFIG_BYTES:
-            confirm(file, CONFIG)
-        config = parse_config(raw, leave_out=leave_out)
-    with open_regular(folder / WEIGHTS) as file:
-        require_size(file, WEIGHTS, MAX_WEIGHTS_BYTES)
-        header = read_header(file, WEIGHTS)
-        base = BaseLayers(shapes, blocks)
-        places = find_places(header.shapes, base, leave_out=leave_out)
-        _check_layout(header.shapes, places, config, base, leave_out)
-        confirm(file, WEIGHTS)
-        tensors = load_tensors(file, header, WEIGHTS)
+    source = open_peft(Path(folder), confirm=confirm)
+    return take_adapter(source, BaseLayers(shapes, blocks), leave_out=leave_out, tell=tell)
+
+
+def take_adapter(
+    source: AdapterSource,
+    base: BaseLayers,
+    *,
+    leave_out: Collection[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
+) -> LoraAdapter:
+    """Check an adapter of any format and read its tensors; see `read_adapter`.
+
+    Args:
+        source: what PEFT would have written for it.
+        base: the layers of the base model.
+        leave_out: names of layers whose part of the adapter is passed over.
+        tell: hears what was read otherwise than it stands there, a sentence each.
+
+    Raises:
+        AdapterError: it is something else than a plain LoRA for this base model.
+    """
+    config = check_config(source.fields, leave_out=leave_out)
+    with source.open() as stored:
+        places = find_places(stored.shapes, base, leave_out=leave_out)
+        _check_layout(stored.shapes, places, config, base, leave_out, source)
+        tensors = stored.load()
     factors = {path: _factors(tensors, place, config) for path, place in places.found.items()}
     for path, one in factors.items():
-        _check_norm(path, one)
-    for note in config.notes:
+        _check_norm(path, one, source.weights)
+    for note in (*source.notes, *config.notes):
         tell(note)
     if places.left_out:
         tell(f"left out as asked: {_examples(places.left_out)}")
@@ -149,30 +152,6 @@ def write_adapter(
         ) from None
 
 
-def _require_files(folder: Path) -> None:
-    """Both files must be there; where there are others, says what to do."""
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no path"
-        raise AdapterError(
-            f"{show(folder.name)} cannot be opened as a folder ({reason.lower()}); expected was "
-            f"the folder that holds {CONFIG} and {WEIGHTS}."
-        ) from None
-    pickles = [name for name in names if Path(name).suffix.lower() in _PICKLE_SUFFIXES]
-    if WEIGHTS not in names and pickles:
-        raise AdapterError(
-            f"The adapter has no {WEIGHTS} but {show(pickles[0])}, a pickle, which can run code "
-            f"when it is read; {HOW_TO_CONVERT}."
-        )
-    for name in (CONFIG, WEIGHTS):
-        if name not in names:
-            raise AdapterError(
-                f"The folder {show(folder.name)} has no {name}; expected was a folder as PEFT's "
-                f"save_pretrained writes it."
-            )
-
-
 def _key(path: str, side: str) -> str:
     return f"base_model.model.{path}.lora_{side}.weight"
 
@@ -183,8 +162,10 @@ def _check_layout(
     config: AdapterConfig,
     base: BaseLayers,
     leave_out: Collection[str] = (),
+    source: AdapterSource | None = None,
 ) -> None:
     """Compares names and shapes with the configuration and the base model, before any allocation."""
+    weights, settings = (source.weights, source.settings) if source else (WEIGHTS, CONFIG)
     differences = list(places.differences)
     could_go = [_name_of(place.path) for place in places.found.values() if _is_foreign(place, base)]
     for place in places.found.values():
@@ -195,7 +176,11 @@ def _check_layout(
         differences += _missing_modules(places, config, base, leave_out)
     if differences:
         only_part = 0 < len(could_go) < len(places.found)
-        raise AdapterError(_layout_message(differences, sorted(set(could_go)) if only_part else []))
+        whose = f"the base model or its own {CONFIG}" if settings == CONFIG else "the base model"
+        raise AdapterError(
+            f"{weights} does not fit {whose} in "
+            f"{_listed(differences, sorted(set(could_go)) if only_part else [])}"
+        )
 
 
 def _is_foreign(place: Place, base: BaseLayers) -> bool:
@@ -261,23 +246,21 @@ def _examples(keys: Sequence[str]) -> str:
     return f"{', '.join(names)} ({len(keys)} tensors)"
 
 
-def _layout_message(differences: list[str], could_go: list[str]) -> str:
+def _listed(differences: list[str], could_go: list[str]) -> str:
+    """The first differences, and what could be left out for the rest to fit."""
     more = f"; and {len(differences) - 3:,} more" if len(differences) > 3 else ""
     options = " ".join(f"--leave-out {name}" for name in could_go[:3])
     way = f", or the rest of this one alone ({options}; leave_out in Python)" if options else ""
     places = "1 place" if len(differences) == 1 else f"{len(differences):,} places"
-    return (
-        f"{WEIGHTS} does not fit the base model or its own {CONFIG} in {places}: "
-        f"{'; '.join(differences[:3])}{more}; import a plain LoRA adapter of this base model{way}."
-    )
+    return f"{places}: {'; '.join(differences[:3])}{more}; import a plain LoRA adapter of this base model{way}."
 
 
-def _check_norm(path: str, factors: LoraFactors) -> None:
+def _check_norm(path: str, factors: LoraFactors, weights: str = WEIGHTS) -> None:
     """Refuses an update beside which nothing of the base model would count: its outputs overflow."""
     norm = factors.update_norm
     if not norm <= MAX_UPDATE_NORM:
         raise AdapterError(
-            f"{WEIGHTS} changes {show(path)} by a matrix of norm {norm:.3g} where at most "
+            f"{weights} changes {show(path)} by a matrix of norm {norm:.3g} where at most "
             f"{MAX_UPDATE_NORM:g} was expected; train or export the adapter again."
         )
 

@@ -124,18 +124,14 @@ def _regular(keys: Iterable[str]) -> list[str]:
     return [key for key in keys if not _PLAIN_END.fullmatch(key)]
 
 
-def parse_config(raw: bytes, *, leave_out: Collection[str] = ()) -> AdapterConfig:
-    """Checks the bytes of an adapter_config.json.
-
-    Raises:
-        AdapterError: it does not describe a plain LoRA.
-    """
+def read_fields(raw: bytes) -> dict[str, object]:
+    """The fields of the bytes of an adapter_config.json. Raises AdapterError where there are none."""
     if len(raw) > MAX_CONFIG_BYTES:
         raise AdapterError(
             f"{CONFIG} is larger than the {MAX_CONFIG_BYTES // 1024} KB that were expected at most;"
             f" save the adapter again with PEFT."
         )
-    return check_config(strict_json(raw, CONFIG), leave_out=leave_out)
+    return strict_json(raw, CONFIG)
 
 
 def check_config(fields: Mapping[str, object], *, leave_out: Collection[str] = ()) -> AdapterConfig:

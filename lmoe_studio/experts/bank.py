@@ -13,7 +13,10 @@ from torch import Tensor
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.config import Composition, RouterSettings
 from lmoe_studio.errors import AdapterError, BankError, BaseMismatchError, did_you_mean
-from lmoe_studio.experts.adapter import read_adapter
+from lmoe_studio.experts.adapter import take_adapter
+from lmoe_studio.experts.adapter_places import BaseLayers
+from lmoe_studio.experts.formats.folders import find_adapters
+from lmoe_studio.experts.formats.registry import open_adapter
 from lmoe_studio.experts.lora import LoraAdapter
 
 
@@ -65,10 +68,10 @@ class ExpertBank:
         router: RouterSettings | None = None,
         leave_out: Collection[str] = (),
     ) -> Self:
-        """Make a bank of PEFT LoRA folders, one expert a name.
+        """Make a bank of LoRA adapters, one expert a name, or several where it is an X-LoRA.
 
         Args:
-            adapters: the folder of each expert by its name.
+            adapters: the folder or file of each expert by its name; see `experts/formats`.
             base: their base model.
             name: of the bank.
             router: None takes Arrow, which needs no training.
@@ -81,7 +84,11 @@ class ExpertBank:
         experts = []
         for expert, folder in adapters.items():
             try:
-                experts.append(read_expert(expert, folder, base, leave_out=leave_out))
+                found = find_adapters(expert, Path(folder))
+                experts += (
+                    read_expert(own, place, base, leave_out=leave_out)
+                    for own, place in found.places.items()
+                )
             except AdapterError as error:
                 raise AdapterError(f"Expert '{expert}' ({folder}): {error}") from None
         settings = router or RouterSettings(kind="arrow", scope="module")
@@ -131,13 +138,14 @@ def read_expert(
     leave_out: Collection[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Expert:
-    """Read a PEFT LoRA folder as an expert; see `read_adapter`. Raises AdapterError."""
+    """Read an adapter of any format as an expert; see `take_adapter`. Raises AdapterError."""
 
     def say(note: str) -> None:
         tell(f"{name}: {note}")
 
-    adapter = read_adapter(folder, base.linear_shapes, base.blocks, leave_out=leave_out, tell=say)
-    return Expert(name, adapter)
+    source = open_adapter(Path(folder), base)
+    layers = BaseLayers(base.linear_shapes, base.blocks)
+    return Expert(name, take_adapter(source, layers, leave_out=leave_out, tell=say))
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

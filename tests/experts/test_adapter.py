@@ -19,6 +19,7 @@ from lmoe_studio.errors import AdapterError, StorageError
 from lmoe_studio.experts import adapter, adapter_config, safetensors_check
 from lmoe_studio.experts.adapter import read_adapter, write_adapter
 from lmoe_studio.experts.adapter_config import check_config
+from lmoe_studio.experts.formats import image_tools, mlx, peft as peft_folder, source
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -322,7 +323,9 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         write_adapter(random_adapter([Q0]), tmp_path / "file" / "expert", base="x")
 
 
-@pytest.mark.parametrize("module", [adapter, adapter_config, safetensors_check])
+@pytest.mark.parametrize(
+    "module", [adapter, adapter_config, safetensors_check, source, peft_folder, mlx, image_tools]
+)
 def test_reading_imports_nothing_that_runs_code_of_others(module):
     source = Path(module.__file__).read_text()
     imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
