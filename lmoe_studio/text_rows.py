@@ -1,4 +1,4 @@
-"""Rows of JSONL, CSV, Parquet and plain text files, one at a time and within bounds.
+"""Rows of JSONL, CSV, Parquet and plain text files and of saved datasets, one at a time, within bounds.
 
 A row is a dict of its columns; plain text has one, `text`. Whoever reads says what must be in it.
 """
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from lmoe_studio.errors import DataError
 from lmoe_studio.plain_data import PlainDataError, read_json
+from lmoe_studio.sources.dataset import saved_columns, saved_rows
+from lmoe_studio.sources.rows import MAX_TEXT
 
-MAX_TEXT = 1_000_000  # characters; a longer text, or cell, is no text but a broken file
 _MAX_LINE = 8 * MAX_TEXT  # of JSON and CSV, which escape characters and hold other columns
 _BATCH = 16  # rows of a Parquet file, unpacked at once
 _SAMPLED, _SAMPLE = 5, 40  # rows, and characters of a cell, from which a column is recognised
@@ -27,17 +28,21 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
-    """The rows of a .jsonl, .csv, .parquet or .txt file; blank lines are passed over.
+    """The rows of a .jsonl, .csv, .parquet or .txt file, or of a folder of `save_to_disk`.
 
-    No column may stand in a file twice: one of the two would be lost.
+    Blank lines are passed over. No column may stand in a file twice: one of the two would be lost.
 
     Args:
-        path: the file.
-        columns: of a Parquet file, unpack only these, as far as it has them; None takes all.
+        path: the file or folder.
+        columns: of a Parquet file or a folder, unpack only these, as far as it has them; of the
+            others the names are given. None takes all.
 
     Raises:
         DataError: names the file, the line, and what is wrong with it.
     """
+    if path.is_dir():
+        yield from saved_rows(path, columns)
+        return
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise DataError(
@@ -53,6 +58,8 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read.
     """
+    if path.is_dir():
+        return saved_columns(path)
     if path.suffix.lower() == ".parquet":
         with _readable(path):
             return list(map(str, pq.read_schema(path).names))
@@ -75,8 +82,25 @@ def column_samples(path: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """Of the file's bytes. Raises DataError if it cannot be read."""
-    with _readable(path), path.open("rb") as file:
+    """Of the file's bytes, or of those of a folder's files. Raises DataError if it cannot be read."""
+    with _readable(path):
+        if not path.is_dir():
+            return _file_sha256(path)
+        whole = hashlib.sha256()
+        for file in files_of(path):
+            whole.update(f"{file.relative_to(path).as_posix()}\n{_file_sha256(file)}\n".encode())
+        return whole.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file itself, or the files of a saved dataset in the order of their names."""
+    if not path.is_dir():
+        return [path]
+    return sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink())
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -141,6 +165,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Rows:
         if not names:  # from the names that there are it is seen what is missing
             yield f"{path}", dict.fromkeys(schema.names)
             return
+        others = dict.fromkeys(schema.names)
         # A text that stands once in the file and many times in the column is unpacked once.
         texts = [n for n in names if pa.types.is_string(schema.field(n).type)]
         parquet = pq.ParquetFile(file, read_dictionary=texts)
@@ -149,10 +174,8 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Rows:
             for cells in zip(*(batch.column(name) for name in names), strict=True):
                 number += 1
                 where = f"{path}, row {number}"
-                yield (
-                    where,
-                    {n: _value(cell, n, where) for n, cell in zip(names, cells, strict=True)},
-                )
+                values = {n: _value(cell, n, where) for n, cell in zip(names, cells, strict=True)}
+                yield where, others | values
 
 
 def _value(cell: "pa.Scalar[Any]", column: str, where: str) -> Any:

@@ -98,6 +98,8 @@ def _preview(settings: "TrainingConfig") -> None:
         found = preview(settings, tokenizer)
     for skill in found:
         report = skill.report
+        for line in report.sources:
+            say(line)
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items())
         say(
             f"{report.name}: {report.texts:,} texts and {report.held_out_texts:,} held out; "

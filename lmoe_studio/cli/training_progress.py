@@ -34,6 +34,8 @@ class TrainingProgress:
                 self._say(text)
             case events.DataReady(skills):
                 for skill in skills:
+                    for line in skill.sources:
+                        self._say(line)
                     left_out = ", ".join(f"{n:,} {why}" for why, n in skill.dropped.items())
                     self._say(
                         f"{skill.name}: {skill.texts:,} texts, {skill.held_out_texts:,} held out"

@@ -2,7 +2,7 @@
 
     jobs/<id>/
     ├── config.json     what is trained, with absolute paths
-    ├── data/<skill>/   copies of the texts, where they were asked for
+    ├── data/<skill>/   copies of the texts, where they were asked for, and of datasets given in Python
     ├── log.txt         what the process printed
     ├── lock            held by the process as long as it lives
     ├── run/            checkpoints; gone once the bank is written
@@ -15,7 +15,9 @@ import os
 import shutil
 from pathlib import Path
 
+from lmoe_studio.text_rows import files_of
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
+from lmoe_studio.training.kept import PARTS, paths_of, with_kept_data
 
 _TAIL = 1_000_000  # bytes of a log that are looked at
 
@@ -54,13 +56,23 @@ def write_config(config: TrainingConfig, folder: Path) -> None:
     staged.replace(config_file(folder))
 
 
-def with_copied_data(config: TrainingConfig, folder: Path) -> TrainingConfig:
+def with_copied_data(config: TrainingConfig, folder: Path, *, given_only: bool) -> TrainingConfig:
     """Copy the texts into the folder; the same config with the copies' names.
+
+    Args:
+        config: what is trained.
+        folder: of the job.
+        given_only: only what was given in Python, which no other process can read.
 
     Raises:
         OSError: a file cannot be read or written.
+        HubError, DataError, StorageError: the rows of a dataset cannot be had, or not be written.
     """
-    skills = tuple(_with_copies(skill, folder / "data" / skill.name) for skill in config.skills)
+    copies = folder / "data"
+    config = with_kept_data(config, copies, given_only=given_only).config
+    if given_only:
+        return config
+    skills = tuple(_with_copies(skill, copies) for skill in config.skills)
     return config.model_copy(update={"skills": skills})
 
 
@@ -76,18 +88,22 @@ def log_tail(folder: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:] if lines > 0 else []
 
 
-def _with_copies(skill: SkillConfig, place: Path) -> SkillConfig:
+def _with_copies(skill: SkillConfig, folder: Path) -> SkillConfig:
     copies = {
         part: tuple(
-            _copied(file, place / f"{part}-{number}" / file.name)
-            for number, file in enumerate(getattr(skill, part))
+            _copied(file, folder / skill.name / f"{part}-{number}" / file.name)
+            if not file.is_relative_to(folder)
+            else file
+            for number, file in enumerate(paths_of(skill, part))
         )
-        for part in ("train", "held_out")
+        for part in PARTS
     }
     return skill.model_copy(update=copies)
 
 
-def _copied(file: Path, place: Path) -> Path:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, place)
+def _copied(source: Path, place: Path) -> Path:
+    for file in files_of(source):
+        copy = place / file.relative_to(source)  # of a file itself the place
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     return place

@@ -52,11 +52,12 @@ class Jobs:
             config: what to train. Whatever its `out` says, the bank is written to
                 `<home>/banks/<name>`, where `Studio.load(name)` finds it.
             copy_data: keep copies of the texts in the job's folder, so that the files given may
-                change or go.
+                change or go. Datasets that are given in Python are kept in any case.
 
         Raises:
             ConfigError: a bank or a living job has that name already.
             DataError: a file of texts is not there.
+            HubError: a dataset of the hub was to be copied, and cannot be had.
             StorageError: the home folder cannot be written.
         """
         check_files(config)

@@ -21,9 +21,11 @@ def log_line(event: Event) -> str | None:
         case Message(text):
             return text
         case DataReady(skills):
-            return "; ".join(
+            found = (f"{skill.name}: {line}" for skill in skills for line in skill.sources)
+            counts = "; ".join(
                 f"{skill.name}: {skill.texts:,} texts, {skill.tokens:,} tokens" for skill in skills
             )
+            return "\n".join([*found, counts])
         case StepDone() if event.step % _EVERY == 0 or event.step == event.steps:
             return (
                 f"step {event.step}/{event.steps}  loss {event.language_loss:.3f}  "

@@ -17,7 +17,7 @@ def check_files(config: TrainingConfig) -> None:
     """Raises DataError, naming the first file of texts that cannot be read."""
     for skill in config.skills:
         for file in (*skill.train, *skill.held_out):
-            if not os.access(file, os.R_OK):
+            if isinstance(file, Path) and not os.access(file, os.R_OK):
                 why = "cannot be read" if file.exists() else "is not there"
                 raise DataError(f"{file}, of skill '{skill.name}', {why}.")
 
@@ -46,10 +46,10 @@ def fill(folder: Path, config: TrainingConfig, *, copy_data: bool) -> None:
 
     Raises:
         StorageError: it cannot be written, or a text not be copied.
+        HubError, DataError: the rows of a dataset cannot be had.
     """
     try:
-        if copy_data:
-            config = with_copied_data(config, folder)
+        config = with_copied_data(config, folder, given_only=not copy_data)
         write_config(_with_absolute_paths(config), folder)
     except OSError as error:
         where = error.filename or folder

@@ -9,34 +9,42 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SkipValidation, model_validator
 
 from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize, RouterSettings
+from lmoe_studio.sources.named import DatasetSource, Source, as_source, source_value
 
 _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
 
 
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Path) else value
+def _sources(value: Any) -> Any:
+    """A list of sources, or one without a list."""
+    is_many = isinstance(value, list | tuple)
+    return tuple(map(as_source, value)) if is_many else (as_source(value),)
 
 
-Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
-"""One file will do without a list."""
+Sources = Annotated[
+    tuple[SkipValidation[Source], ...],
+    BeforeValidator(_sources),
+    PlainSerializer(lambda given: [source_value(one) for one in given], when_used="json"),
+]
+"""Files, saved datasets, datasets of the hub, or in Python objects of the library `datasets`."""
 
 
 class SkillConfig(Config):
     """One expert and the text it is for."""
 
     name: str = Field(pattern=EXPERT_NAME, description="Name of the expert.")
-    train: Files = Field(
+    train: Sources = Field(
         min_length=1,
         description="Files: .jsonl, .csv or .parquet with `text`, with `prompt` and `response`, or "
-        "with chat `messages`; or .txt, its texts apart by blank lines (or one a line).",
+        "with chat `messages`; or .txt, its texts apart by blank lines (or one a line). Or datasets: "
+        "a folder of `save_to_disk`, or of the hub {dataset: user/name, config, split, take}.",
     )
-    held_out: Files = Field(
+    held_out: Sources = Field(
         default=(),
-        description="Files never trained on; none sets a share of the training texts aside.",
+        description="The same, never trained on; none sets a share of the training texts aside.",
     )
     description: str = ""
     tags: tuple[str, ...] = ()
@@ -206,8 +214,8 @@ class TrainingConfig(Config):
         skills = tuple(
             skill.model_copy(
                 update={
-                    "train": tuple(folder / file for file in skill.train),
-                    "held_out": tuple(folder / file for file in skill.held_out),
+                    "train": tuple(_placed(source, folder) for source in skill.train),
+                    "held_out": tuple(_placed(source, folder) for source in skill.held_out),
                 }
             )
             for skill in self.skills
@@ -228,6 +236,12 @@ class TrainingConfig(Config):
     @property
     def steps_between_checkpoints(self) -> int:
         return self.checkpoint_every or max(5, self.steps // 10)
+
+
+def _placed(source: Source, folder: Path) -> Source:
+    if isinstance(source, DatasetSource):
+        return source.relative_to(folder)
+    return folder / source if isinstance(source, Path) else source
 
 
 def annotated_yaml(config: TrainingConfig | None = None) -> str:

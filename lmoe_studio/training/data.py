@@ -5,7 +5,7 @@ run will use, in an order drawn from the seed. Memory holds no more than the run
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,9 +18,11 @@ from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import DataError
+from lmoe_studio.sources.named import Source
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example, Examples
+from lmoe_studio.training.kept import PARTS, paths_of
 from lmoe_studio.training.packing import Packer
 from lmoe_studio.training.row_files import RowFiles
 
@@ -48,21 +50,26 @@ def load_skills(
     *,
     processes: int = 1,
     pack_held_out: bool = False,
+    names: Mapping[Path, str] | None = None,
 ) -> list[SkillData]:
     """Read and tokenise as much of each skill as the run will use.
 
     Args:
-        config: what to train.
+        config: what to train, its data kept as files (`with_kept_data`).
         tokenizer: the base model's.
         processes: how many train together, each with its own batch.
         pack_held_out: held-out texts share sequences as those for training do; else each is read
             alone, as in use.
+        names: what some of the files are called by whoever asked for them.
 
     Raises:
         DataError: a file cannot be read, or a skill has nothing to learn.
     """
     each = -(-sequences_of(config, processes) // len(config.skills))
-    return [_load_skill(skill, config, tokenizer, each, pack_held_out) for skill in config.skills]
+    return [
+        _load_skill(skill, config, tokenizer, each, pack_held_out, names or {})
+        for skill in config.skills
+    ]
 
 
 def sequences_of(config: TrainingConfig, processes: int = 1) -> int:
@@ -118,10 +125,12 @@ def _load_skill(
     tokenizer: PreTrainedTokenizerBase,
     wanted: int,
     pack_held_out: bool,
+    names: Mapping[Path, str],
 ) -> SkillData:
-    train, held_out = RowFiles(skill.train), RowFiles(skill.held_out)
+    train, held_out = (RowFiles(paths_of(skill, part), names) for part in PARTS)
     train.survey()
     held_out.survey()
+    found = (*train.found, *held_out.found)
     order = np.random.default_rng(config.seed).permutation(train.count).tolist()
     held_order = list(range(held_out.count))
     if not skill.held_out:
@@ -150,6 +159,7 @@ def _load_skill(
         sequences=len(learned),
         tokens=sum(map(len, learned)),
         dropped=dict(+train.dropped),
+        sources=found,
     )
     return SkillData(skill.name, learned, held, report)
 
@@ -164,5 +174,5 @@ def _too_few(skill: SkillConfig, count: int) -> str:
     return f"Skill '{skill.name}' has {came} in {_named(skill.train)}; give it {least}."
 
 
-def _named(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths))
+def _named(sources: Sequence[Source]) -> str:
+    return ", ".join(map(str, sources))

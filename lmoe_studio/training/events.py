@@ -29,6 +29,8 @@ class SkillReport:
     """Tokens in them."""
     dropped: dict[str, int]
     """How many rows were left out or changed, by reason."""
+    sources: tuple[str, ...] = ()
+    """What was found where, a line each: how many rows, and in which columns."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,10 @@ def event_from_dict(values: dict[str, Any]) -> Event:
     kind = _KINDS[values["kind"]]
     known = {field.name: values[field.name] for field in fields(kind) if field.name in values}
     if kind is DataReady:
-        known["skills"] = tuple(SkillReport(**item) for item in known["skills"])
+        known["skills"] = tuple(
+            SkillReport(**{**item, "sources": tuple(item.get("sources", ()))})
+            for item in known["skills"]
+        )
     if kind is StepDone:
         known["health"] = tuple(
             GroupHealth(**{**item, "dead_experts": tuple(item["dead_experts"])})

@@ -1,6 +1,5 @@
 """One row of a data file becomes one example: token ids, and which of them are to be learned."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,12 @@ from typing import Any, Literal
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lmoe_studio.errors import DataError, TextError
+from lmoe_studio.sources.rows import COLUMNS, MAX_TEXT, TextRow, text_row
 from lmoe_studio.text_reader import TextReader, shared_length
-from lmoe_studio.text_rows import MAX_TEXT, read_rows
+from lmoe_studio.text_rows import read_rows
 
 IGNORED = -100
 """Label of a token that is read and not learned (PyTorch's `ignore_index`)."""
-COLUMNS = ("text", "prompt", "response", "messages")
-Kind = Literal["text", "pair", "messages"]
-_KINDS: dict[Kind, set[str]] = {
-    "messages": {"messages"}, "text": {"text"}, "pair": {"prompt", "response"},
-}  # fmt: skip
-_LEARNED: dict[Kind, str] = {"messages": "messages", "text": "text", "pair": "response"}
-"""The column that a row of a kind is learned from."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +40,6 @@ class Example:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
-@dataclass(frozen=True)
-class TextRow:
-    """One row of a data file, checked: a text, a pair or a conversation."""
-
-    kind: Kind
-    parts: tuple[tuple[str, str], ...]
-    """(role, text); the role of a text is `text`, those of a pair `user` and `assistant`."""
-    where: str
-    repaired: bool = False
-    """Lone surrogates were replaced, which stop a tokenizer."""
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether it holds nothing to learn."""
-        return not any(text.strip() for role, text in self.parts if role in ("text", "assistant"))
-
-
 def text_rows(path: Path) -> Iterator[TextRow]:
     """The rows of a data file, blank ones too.
 
@@ -71,9 +47,9 @@ def text_rows(path: Path) -> Iterator[TextRow]:
         DataError: names the file, the line, the column, and what is wrong with it.
     """
     if path.suffix.lower() == ".txt":
-        yield from (_row({"text": text}, where) for where, text in _plain_texts(path))
+        yield from (text_row({"text": text}, where) for where, text in _plain_texts(path))
     else:
-        yield from (_row(values, where) for where, values in read_rows(path, COLUMNS))
+        yield from (text_row(values, where) for where, values in read_rows(path, COLUMNS))
 
 
 class Examples:
@@ -146,7 +122,7 @@ class Examples:
         render = self._reader.chat
         whole, learned = render(turns), list[tuple[int, int]]()
         for index, turn in enumerate(turns):
-            if turn["role"] != "assistant":
+            if turn["role"] != "assistant" or index < row.prompts:
                 continue
             before = render(turns[:index], to_answer=True) if index else _shared(whole, render)
             after = whole if index + 1 == len(turns) else render(turns[: index + 1])
@@ -163,72 +139,6 @@ def _shared(whole: str, render: Callable[[Sequence[dict[str, str]]], str]) -> st
     """What stands before the first words of a conversation that the assistant begins."""
     others = (render([{"role": "assistant", "content": content}]) for content in "01")
     return whole[: min(shared_length(whole, one) for one in others)]
-
-
-def _row(values: dict[str, Any], where: str) -> TextRow:
-    """A row as the one kind that its columns fill; files that were united have empty ones too."""
-    there: list[Kind] = [kind for kind, columns in _KINDS.items() if columns <= values.keys()]
-    filled: list[Kind] = [kind for kind in there if not _is_empty(values[_LEARNED[kind]])]
-    if len(filled) > 1:
-        names = " and ".join(f"`{_LEARNED[kind]}`" for kind in filled)
-        raise DataError(f"{where}: {names} are both filled; a row is one of them, leave one empty.")
-    if not there:
-        raise DataError(
-            f"{where}: expected `text`, or `prompt` and `response`, or `messages`; got "
-            f"{', '.join(map(str, values)) or 'nothing'}."
-        )
-    kind: Kind = (filled or there)[0]
-    if kind == "messages":
-        parts = _messages(values["messages"] or [], where)
-    elif kind == "text":
-        parts = (("text", _string(values, "text", where)),)
-    else:
-        parts = (
-            ("user", _string(values, "prompt", where)),
-            ("assistant", _string(values, "response", where)),
-        )
-    return _repaired(kind, parts, where)
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a cell is: null, NaN (a null that pandas wrote), blank, or without an entry."""
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return value is None or is_nan or value == [] or (isinstance(value, str) and not value.strip())
-
-
-def _messages(value: Any, where: str) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, list):
-        raise DataError(
-            f"{where}: 'messages' is {type(value).__name__}; expected a list of objects with "
-            "`role` and `content`."
-        )
-    parts = []
-    for number, turn in enumerate(value, start=1):
-        if not isinstance(turn, dict) or turn.get("role") not in ("system", "user", "assistant"):
-            raise DataError(
-                f"{where}, message {number}: expected `role` (system, user or assistant) and "
-                "`content`."
-            )
-        parts.append((str(turn["role"]), _string(turn, "content", f"{where}, message {number}")))
-    return tuple(parts)
-
-
-def _string(values: dict[str, Any], column: str, where: str) -> str:
-    value = values.get(column)
-    if _is_empty(value):
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{where}: '{column}' is {type(value).__name__}, not text.")
-    if len(value) > MAX_TEXT:
-        raise DataError(
-            f"{where}: longer than {MAX_TEXT:,} characters in '{column}'; split the text."
-        )
-    return value
-
-
-def _repaired(kind: Kind, parts: tuple[tuple[str, str], ...], where: str) -> TextRow:
-    clean = tuple((role, text.encode("utf-8", "replace").decode()) for role, text in parts)
-    return TextRow(kind, clean, where, repaired=clean != parts)
 
 
 def _plain_texts(path: Path) -> Iterator[tuple[str, str]]:

@@ -9,20 +9,24 @@ from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.experts.places import find_bank
 from lmoe_studio.text_rows import sha256
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
+from lmoe_studio.training.kept import PARTS, paths_of
 
 FREE = ("name", "out", "device", "keep_checkpoints")
 """Options that may differ after a resume: they do not change what is learned."""
-PARTS = ("train", "held_out")
 _FORMAT = 2  # of an identity and of how texts are read: a run is ended by what began it
 
 Digests = dict[str, dict[str, list[dict[str, str]]]]
-"""By skill and part the files in their order: `file` (folder and name) and `sha256`."""
+"""By skill and part the sources in their order: `file` (folder and name) and `sha256`."""
 
 
 def digests(config: TrainingConfig) -> Digests:
-    """Name and sha256 of every data file. Raises DataError for one that cannot be read."""
+    """Name and sha256 of every data file, of a config that names only files and saved datasets.
+
+    Raises:
+        DataError: one cannot be read.
+    """
     return {
-        skill.name: {part: [_digest(path) for path in getattr(skill, part)] for part in PARTS}
+        skill.name: {part: [_digest(path) for path in paths_of(skill, part)] for part in PARTS}
         for skill in config.skills
     }
 
@@ -46,7 +50,7 @@ def run_identity(
     return {
         "format": _FORMAT,
         "options": options,
-        "data": [_contents(skill, data[skill.name]) for skill in config.skills],
+        "data": [_contents(data[skill.name]) for skill in config.skills],
         "base": base.fingerprint if base else None,
         "bank": bank_digest(config),
         "processes": processes,
@@ -75,12 +79,9 @@ def _digest(path: Path) -> dict[str, str]:
     return {"file": f"{path.parent.name}/{path.name}", "sha256": sha256(path)}
 
 
-def _contents(skill: SkillConfig, found: dict[str, list[dict[str, str]]]) -> dict[str, list[str]]:
+def _contents(found: dict[str, list[dict[str, str]]]) -> dict[str, list[str]]:
     return {
-        part: [
-            f"{path.suffix.lower()} {digest['sha256']}"
-            for path, digest in zip(getattr(skill, part), found[part], strict=True)
-        ]
+        part: [f"{Path(one['file']).suffix.lower()} {one['sha256']}" for one in found[part]]
         for part in PARTS
     }
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lmoe_studio.training.examples import IGNORED, Example, Examples, TextRow
+from lmoe_studio.sources.rows import TextRow
+from lmoe_studio.training.examples import IGNORED, Example, Examples
 from lmoe_studio.training.row_files import RowFiles
 
 _TOKENS_A_CHARACTER = 0.2  # a low guess, from which it is said how many texts to pick at first

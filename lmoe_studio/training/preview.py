@@ -1,6 +1,8 @@
 """What the model will see in a training."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -10,6 +12,7 @@ from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import load_skills
 from lmoe_studio.training.events import SkillReport
 from lmoe_studio.training.examples import IGNORED, Example
+from lmoe_studio.training.kept import with_kept_data
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def preview_training(
         count: how many sequences of each skill.
 
     Raises:
-        DataError: a file cannot be read, or a skill has nothing to learn.
+        HubError, DataError: a file or dataset cannot be read, or a skill has nothing to learn.
         BaseModelError: the tokenizer cannot be had.
     """
     if beside is not None and beside.identity.id == config.base:
@@ -49,12 +52,15 @@ def preview(
     """Read and tokenise as a run would, and show the first sequences of each skill.
 
     Raises:
-        DataError: a file cannot be read, or a skill has nothing to learn.
+        HubError, DataError: a file or dataset cannot be read, or a skill has nothing to learn.
     """
     texts = TokenTexts(tokenizer)
+    with TemporaryDirectory(prefix="lmoe-rows-") as folder:
+        kept = with_kept_data(config, Path(folder))
+        skills = load_skills(kept.config, tokenizer, names=kept.names)
     return [
         SkillPreview(skill.report, [_shown(example, texts) for example in skill.train[:count]])
-        for skill in load_skills(config, tokenizer)
+        for skill in skills
     ]
 
 

@@ -3,12 +3,14 @@
 import importlib.metadata
 import platform
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from analysis.specialisation import specialisation
 from lmoe_studio.experts.bank import ExpertBank
+from lmoe_studio.sources.named import DatasetSource, Source, source_value
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.data import SkillData
 from lmoe_studio.training.evaluate import Evaluation
@@ -66,6 +68,15 @@ def portable(config: TrainingConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     values["out"] = config.out.name
     for skill, entry in zip(config.skills, values["skills"], strict=True):
-        entry["train"] = [f"{file.parent.name}/{file.name}" for file in skill.train]
-        entry["held_out"] = [f"{file.parent.name}/{file.name}" for file in skill.held_out]
+        entry["train"] = [_portable(source) for source in skill.train]
+        entry["held_out"] = [_portable(source) for source in skill.held_out]
     return values
+
+
+def _portable(source: Source) -> str | dict[str, Any]:
+    if isinstance(source, DatasetSource) and source.looks_local:
+        place = Path(source.dataset)
+        short = source.model_copy(update={"dataset": f"./{place.parent.name}/{place.name}"})
+        return source_value(short)
+    is_path = isinstance(source, Path)
+    return f"{source.parent.name}/{source.name}" if is_path else source_value(source)

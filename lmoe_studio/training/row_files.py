@@ -1,12 +1,14 @@
-"""RowFiles: the rows of a skill's files, read anew each time and never kept."""
+"""RowFiles: the rows of a skill's files and saved datasets, read anew each time and never kept."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmoe_studio.errors import DataError
-from lmoe_studio.training.examples import TextRow, text_rows
+from lmoe_studio.sources.named import MOST_ROWS
+from lmoe_studio.sources.rows import COLUMNS, TextRow
+from lmoe_studio.training.examples import text_rows
 
 MAX_CHARACTERS = 2**30
 """Of a file's texts, or twenty times its size if that is more: a bomb unpacks to more than that."""
@@ -17,7 +19,11 @@ class RowFiles:
     """The rows of some files that hold something to learn, by number; read anew each time."""
 
     paths: tuple[Path, ...]
+    names: Mapping[Path, str] = field(default_factory=dict)
+    """What some of them are called by whoever asked for them."""
     dropped: Counter[str] = field(default_factory=Counter)
+    found: list[str] = field(default_factory=list)
+    """What was found in each, a line."""
     count: int = 0
     characters: int = 0
 
@@ -25,8 +31,10 @@ class RowFiles:
         """Read all rows once: check, count, and note what is left out."""
         for path in self.paths:
             limit = max(MAX_CHARACTERS, 20 * path.stat().st_size if path.is_file() else 0)
-            read = 0
+            read, rows, columns = 0, 0, set[str]()
             for row in text_rows(path):
+                rows += 1
+                columns |= set(row.columns)
                 read += sum(len(text) for _, text in row.parts)
                 if read > limit:
                     raise DataError(f"{row.where}: more than {limit:,} characters; split the file.")
@@ -36,6 +44,9 @@ class RowFiles:
                 self.dropped["broken characters replaced"] += row.repaired
                 self.count += 1
             self.characters += read
+            line = _line(rows, self.names.get(path, str(path)), columns)
+            is_cut = path in self.names and rows == MOST_ROWS
+            self.found.append(f"{line} (the first ones; `take` takes more)" if is_cut else line)
 
     def pick(self, numbers: Iterable[int]) -> Iterator[TextRow]:
         """Some rows, in the order of `numbers`."""
@@ -56,3 +67,9 @@ class RowFiles:
 
     def _rows(self) -> Iterator[TextRow]:
         return (row for path in self.paths for row in text_rows(path) if not row.is_blank)
+
+
+def _line(rows: int, name: str, columns: set[str]) -> str:
+    used = [column for column in COLUMNS if column in columns]
+    say = f": column{'s' if len(used) > 1 else ''} {', '.join(used)}" if used else ""
+    return f"{rows:,} row{'' if rows == 1 else 's'} of {name}{say}"

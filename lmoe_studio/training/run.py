@@ -29,6 +29,7 @@ from lmoe_studio.training.events import (
     ignore,
 )
 from lmoe_studio.training.identity import Digests, digests
+from lmoe_studio.training.kept import KeptData, with_kept_data
 from lmoe_studio.training.processes import Processes
 from lmoe_studio.training.report import with_report
 from lmoe_studio.training.run_folder import RunFolder
@@ -73,7 +74,8 @@ def run_training(
     processes = Processes.here()
     tell: Listener = on_event if processes.is_main else ignore
     folder = run_folder or config.out.with_name(f"{config.out.name}.run")
-    data = digests(config)
+    kept = _keep(config, folder / "data", processes, tell, anew=fresh)
+    data = digests(kept.config)
     check_destination(config, data, folder, fresh=fresh, processes=processes.count)
     base = base or _load_base(config, processes, tell)
     if config.sequence_length > base.context_length:
@@ -94,8 +96,10 @@ def run_training(
         ) as run,
     ):
         tell(Message("Reading and tokenising the texts"))
-        skills = load_skills(config, base.tokenizer, processes=processes.count)
-        if digests(config) != data:
+        skills = load_skills(
+            kept.config, base.tokenizer, processes=processes.count, names=kept.names
+        )
+        if digests(kept.config) != data:
             raise DataError("The data was changed while it was read; start again.")
         tell(DataReady(tuple(skill.report for skill in skills)))
         set_seed(config.seed)
@@ -120,6 +124,18 @@ def run_training(
             run.remove()
         processes.wait()
     return bank
+
+
+def _keep(
+    config: TrainingConfig, folder: Path, processes: Processes, tell: Listener, *, anew: bool
+) -> KeptData:
+    """The rows of datasets as files; one process takes them for all."""
+    if all(isinstance(s, Path) for skill in config.skills for s in (*skill.train, *skill.held_out)):
+        return KeptData(config, {})
+    tell(Message("Taking the rows of the datasets"))
+    return processes.main_first(
+        lambda: with_kept_data(config, folder, anew=anew and processes.is_main), config.device
+    )
 
 
 def _load_base(config: TrainingConfig, processes: Processes, tell: Listener) -> BaseModel:

@@ -3,6 +3,7 @@
 <bank>.run/
 ├── run.json        config, base and data that the run was begun with
 ├── lock            held while a process trains here
+├── data/           rows of datasets, taken once
 └── checkpoints/
 """
 

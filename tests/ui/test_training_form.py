@@ -5,10 +5,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, strategies as st
 
 from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import ConfigError, DataError
+from lmoe_studio.text_rows import read_rows
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.ui.training.example import EXAMPLE
 from lmoe_studio.ui.training.form import (
@@ -32,6 +34,7 @@ from lmoe_studio.ui.training.presets import PRESETS, SET
 from lmoe_studio.ui.training.texts import MOST_EXPERTS, GivenTexts, Places, read_texts
 
 OPTIONS = training_options()
+disable_progress_bars()
 SKILLS = [{"name": "a", "train": ["a.txt"]}, {"name": "b", "train": ["b.txt"]}]
 
 
@@ -284,6 +287,28 @@ def test_the_file_with_its_texts_trains_the_same(places, texts, tmp_path):
         assert after.description == before.description
     assert "learning_rate" not in config_text(config), "defaults are left out"
     assert "learning_rate" in config_text(config.model_copy(update={"learning_rate": 0.5}))
+
+
+def test_a_saved_dataset_of_the_operators_folder_is_trained_on_and_packed(places, tmp_path):
+    dataset = Dataset.from_dict({"text": ["one", "two", "three"]})
+    DatasetDict({"train": dataset, "test": dataset}).save_to_disk(tmp_path / "data" / "saved")
+    assert places.files() == ["a.jsonl", "saved/test", "saved/train", "sub/b.csv"]
+    row = {"name": "a", "kind": "folder", "places": ["saved/train"], "held_out": ["saved/test"]}
+    config = config_of(read([row], places), places)
+    with zipfile.ZipFile(write_archive(config, tmp_path)) as opened:
+        opened.extractall(tmp_path / "out")
+    [skill] = TrainingConfig.read(tmp_path / "out" / "mine.yaml").skills
+    rows = [values for part in (*skill.train, *skill.held_out) for _, values in read_rows(part)]
+    assert rows == [{"text": text} for text in ("one", "two", "three")] * 2
+    stated = json.dumps(config.model_dump(mode="json"))
+    [read_back] = load(stated, places)[1]
+    assert (read_back["places"], read_back["held_out"]) == (["saved/train"], ["saved/test"])
+
+
+def test_a_dataset_of_the_hub_is_not_taken_along_from_a_config(places):
+    skills = [{"name": "a", "train": [{"dataset": "user/name"}, "hf:./data"]}]
+    [row] = load(json.dumps({"name": "x", "out": "x", "skills": skills}), places)[1]
+    assert (row["kind"], row["places"]) == ("paste", [])
 
 
 def test_two_files_of_one_name_do_not_become_one(places, tmp_path):

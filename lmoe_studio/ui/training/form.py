@@ -12,7 +12,9 @@ import yaml
 
 from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import ConfigError
+from lmoe_studio.text_rows import files_of
 from lmoe_studio.training.config import EXPERT_NAME, SkillConfig, TrainingConfig
+from lmoe_studio.training.kept import PARTS, paths_of
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.training.texts import GivenTexts, Places
 
@@ -68,9 +70,9 @@ def config_text(config: TrainingConfig) -> str:
     values = config.model_dump(mode="json", exclude_defaults=True)
     for skill, kept in zip(values["skills"], config.skills, strict=True):
         places = _places(kept)
-        for part in ("train", "held_out"):
+        for part in PARTS:
             if part in skill:
-                skill[part] = [str(places[file]) for file in getattr(kept, part)]
+                skill[part] = [str(places[source]) for source in paths_of(kept, part)]
     order = ("name", "out", "base", "skills")
     values = {key: values[key] for key in (*order, *values) if key in values}
     head = "# What is not named here has its usual value.\n"
@@ -88,7 +90,12 @@ def write_archive(config: TrainingConfig, folder: Path) -> Path:
     Raises:
         ConfigError: the texts are too many for a page.
     """
-    size = sum(file.stat().st_size for skill in config.skills for file in _files(skill))
+    size = sum(
+        file.stat().st_size
+        for skill in config.skills
+        for source in _sources(skill)
+        for file in files_of(source)
+    )
     if size > _MOST_ARCHIVE_BYTES:
         raise ConfigError(
             f"The texts have {size / 1e6:,.0f} MB and a page packs at most "
@@ -98,19 +105,20 @@ def write_archive(config: TrainingConfig, folder: Path) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{config.name}.yaml", config_text(config))
         for skill in config.skills:
-            for file, place in _places(skill).items():
-                archive.write(file, str(place))
+            for source, place in _places(skill).items():
+                for file in files_of(source):
+                    archive.write(file, str(place / file.relative_to(source)))
     return path
 
 
-def _files(skill: SkillConfig) -> tuple[Path, ...]:
-    return (*skill.train, *skill.held_out)
+def _sources(skill: SkillConfig) -> tuple[Path, ...]:
+    return tuple(path for part in PARTS for path in paths_of(skill, part))
 
 
 def _places(skill: SkillConfig) -> dict[Path, PurePath]:
     """Where the texts of a skill lie beside the config; two of one name get numbers."""
     places: dict[Path, PurePath] = {}
-    for number, file in enumerate(_files(skill), start=1):
+    for number, file in enumerate(_sources(skill), start=1):
         place = PurePath("data") / skill.name / file.name
         is_taken = place in places.values() and file not in places
         places[file] = place.with_name(f"{number}-{file.name}") if is_taken else place
@@ -145,7 +153,7 @@ def read_config_text(
     for skill in config.skills:
         parts = {
             part: [places.name_of(path, file.parent) for path in getattr(skill, part)]
-            for part in ("train", "held_out")
+            for part in PARTS
         }
         is_here = bool(places.operator) and all(all(names) for names in parts.values())
         rows.append(

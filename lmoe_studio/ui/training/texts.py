@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_studio.errors import DataError
+from lmoe_studio.sources.dataset import is_saved_split
+from lmoe_studio.sources.named import Source
 from lmoe_studio.training.config import EXPERT_NAME
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.file_names import in_words
@@ -33,14 +35,14 @@ class Places:
     """The folder that the operator allowed."""
 
     def files(self) -> list[str]:
-        """The data files of the operator's folder, by their names in it."""
+        """The data files and saved datasets of the operator's folder, by their names in it."""
         if self.operator is None:
             return []
         root = self.operator.resolve()
         found = (
             str(path.relative_to(root))
             for path in sorted(root.rglob("*"))
-            if path.suffix.lower() in SUFFIXES and path.is_file() and self._is_inside(path, root)
+            if _holds_texts(path) and self._is_inside(path, root)
         )
         return list(islice(found, MOST_FILES))
 
@@ -62,27 +64,27 @@ class Places:
         raise DataError(f"{who}: the uploaded file is not here any more; upload it again.")
 
     def in_folder(self, name: object, who: str) -> Path:
-        """A file of the operator's folder. Raises DataError for any other."""
+        """A file or saved dataset of the operator's folder. Raises DataError for any other."""
         if self.operator is not None and isinstance(name, str) and name:
             root = self.operator.resolve()
             file = root / name
-            if self._is_inside(file, root) and file.is_file() and file.suffix.lower() in SUFFIXES:
+            if self._is_inside(file, root) and _holds_texts(file):
                 return file
         shown = str(name)[:120]
         raise DataError(f"{who}: '{clean(shown)}' is no data file in the operator's folder.")
 
-    def name_of(self, path: Path, start: Path) -> str | None:
-        """The name in the operator's folder of a file that a config names, if it is there.
+    def name_of(self, path: Source, start: Path) -> str | None:
+        """The name in the operator's folder of a file or folder that a config names, if it is there.
 
         Args:
             path: as the config was read: absolute, or begun at the config's folder.
             start: the config's folder.
         """
-        if self.operator is None:
+        if self.operator is None or not isinstance(path, Path):
             return None
         root = self.operator.resolve()
         inside = root / path.relative_to(start) if path.is_relative_to(start) else path
-        if self._is_inside(inside, root) and inside.is_file():
+        if self._is_inside(inside, root) and (inside.is_file() or _holds_texts(inside)):
             return str(inside.resolve().relative_to(root))
         return None
 
@@ -100,6 +102,11 @@ class Places:
             return path.resolve().is_relative_to(root)
         except (OSError, ValueError):  # a loop of links, a NUL
             return False
+
+
+def _holds_texts(path: Path) -> bool:
+    """Whether it is a data file, or a split of a dataset that `save_to_disk` has written."""
+    return is_saved_split(path) or (path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 @dataclass(frozen=True)
