@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 
+from patience import PATIENCE
 
-def until(holds, seconds=300):
+
+def until(holds, seconds=2.5 * PATIENCE):
     """Wait until something holds; fails after some seconds."""
     give_up = time.monotonic() + seconds
     while not (value := holds()):

@@ -72,7 +72,7 @@ def test_whoever_only_looks_is_in_nobodys_way(tmp_path):
     stop.set()
     for looker in lookers:
         looker.join()
-    until(lambda: not is_locked(path), seconds=5)
+    until(lambda: not is_locked(path))
 
 
 def test_a_file_that_is_not_there_is_not_locked(tmp_path):

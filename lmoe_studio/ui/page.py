@@ -75,6 +75,17 @@ class Page:
             show_progress="hidden", api_visibility="private",
         )  # fmt: skip
 
+    def wire_stop(self, button: gr.Button, run: gr.State) -> None:
+        """Let a button stop the run whose id `run` holds."""
+
+        def _on_stop(run: object, request: gr.Request) -> None:
+            self.runs.stop(user_of(request), run)
+
+        say_stopping(button)
+        button.click(
+            _on_stop, run, None, queue=False, show_progress="hidden", api_visibility="private"
+        )
+
     def hand_over(self, made: Any) -> None:
         """After an event that put a file into `download`, let the browser save it.
 
@@ -98,6 +109,18 @@ class Follower:
     outputs: list[Any]
     show: Callable[[SourceState], list[Any]]
     """New values of `outputs`."""
+
+
+def say_stopping(button: gr.Button) -> None:
+    """Let a Stop button say that it was pressed.
+
+    It says so by itself: told by the Studio, that could come after the end of the run, and stay.
+    """
+    stopping = "() => ({ __type__: 'update', interactive: false, value: 'Stopping…' })"
+    button.click(
+        None, None, button, js=stopping, queue=False, show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
 
 
 def user_of(request: gr.Request) -> str:

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 
 import pytest
 from job_processes import kill, until
+from ports import free_port
 
 from lmoe_studio.jobs.job import JobState
 from lmoe_studio.jobs.jobs import Jobs
@@ -48,9 +48,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -76,7 +74,7 @@ def apps():
 def a_page(browser, address):
     """A visitor's first page: it is closed with everything that it kept."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(180_000)
+    page.set_default_timeout(300_000)
     page.goto(address)
     yield page
     page.close()
@@ -104,13 +102,13 @@ def test_a_bank_is_trained_through_kills_and_loaded_into_explore(home, port, app
         page.click("#start")
         page.wait_for_selector("#job-head .job.running")
         [job] = jobs.list()
-        until(lambda: jobs.get(job.id).step >= 2, seconds=180)
+        until(lambda: jobs.get(job.id).step >= 2)
         page.locator("#training-status").get_by_text("my-first: training step").wait_for()
         app.send_signal(signal.SIGKILL)
         app.wait()
         page.locator(".lost").get_by_text("Training goes on without it").wait_for()
     assert jobs.get(job.id).is_live, "the app's end is not the job's"
-    until(lambda: jobs.get(job.id).step >= 4, seconds=180)
+    until(lambda: jobs.get(job.id).step >= 4)
     kill(jobs.get(job.id).pid)  # as if the machine had been switched off
     apps(port)
     with a_page(browser, f"{address}/?job={job.id}") as page:

@@ -84,7 +84,7 @@ def test_a_process_for_a_job_that_ended_does_nothing(jobs, config):
 def test_a_killed_process_is_seen_at_once_and_a_waiting_one_is_started_again(jobs, config):
     job = waiting(jobs, config)
     kill(job.pid)
-    until(lambda: not is_locked(job.folder / "lock"), seconds=2)
+    until(lambda: not is_locked(job.folder / "lock"))
     gone = jobs.get(job.id)
     assert gone.state is JobState.INTERRUPTED
     assert "resume it" in gone.reason
@@ -96,7 +96,7 @@ def test_a_killed_process_is_seen_at_once_and_a_waiting_one_is_started_again(job
 def test_a_running_job_whose_process_is_gone_is_noted_as_interrupted(jobs, config):
     job = waiting(jobs, config)
     kill(job.pid)
-    until(lambda: not is_locked(job.folder / "lock"), seconds=2)
+    until(lambda: not is_locked(job.folder / "lock"))
     jobs._store.begin(job.id)
     assert jobs.get(job.id).state is JobState.INTERRUPTED
     assert jobs.adopt() == []
@@ -149,7 +149,7 @@ def test_ended_processes_leave_no_zombies(jobs, config):
         jobs.cancel(job.id)
     kill(started[2].pid)
     until(lambda: not any(is_locked(job.folder / "lock") for job in started))
-    until(lambda: not zombies(), seconds=5)
+    until(lambda: not zombies())
 
 
 def test_a_job_that_lives_is_not_removed_and_one_that_ended_is(jobs, config):

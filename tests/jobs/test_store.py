@@ -39,7 +39,7 @@ def steps_of(store, job="j"):
 
 def finish(writers):
     for writer in writers:
-        _, err = writer.communicate(timeout=300)
+        _, err = writer.communicate()
         assert writer.returncode == 0, err
 
 

@@ -92,18 +92,21 @@ def test_two_starts_run_one_after_the_other_and_train_what_python_trains(
     assert "step 20/20" in "\n".join(jobs.log_tail(first.id))
     trace = Studio.load("second", device="cpu").trace("aei 019")
     assert trace.experts == ("vowels", "digits")
-    until(lambda: not zombies(), seconds=5)
+    until(lambda: not zombies())
 
 
 def test_a_job_that_was_stopped_goes_on_to_the_same_bank(jobs, config, undisturbed, tmp_path):
     """Once by request and once by signal; the app that started it is dead."""
     app = run_python(APP, jobs.home, tmp_path / "config.yaml")
     job = jobs.get(app.stdout.readline().strip())
+    pid = until(lambda: jobs.get(job.id).pid)
     until(lambda: step_of(jobs, job) >= 2)
+    os.kill(pid, signal.SIGSTOP)  # what follows may take as long as it likes
     kill(app.pid)
     app.communicate()
     assert Jobs(jobs.home).get(job.id).state is JobState.RUNNING
     jobs.cancel(job.id)
+    os.kill(pid, signal.SIGCONT)
     stopped = wait_for_end(jobs, job)
     assert stopped.state is JobState.CANCELLED
     assert 2 <= stopped.step < config.steps
@@ -150,7 +153,7 @@ def test_twenty_kills_at_random_moments_need_no_human(jobs, config, undisturbed)
         if found.is_live and found.pid:
             kill(found.pid)
             kills += 1
-            until(lambda: not is_locked(job.folder / "lock"), seconds=5)  # noqa: B023
+            until(lambda: not is_locked(job.folder / "lock"))  # noqa: B023
             found = jobs.get(job.id)
         if found.state is JobState.INTERRUPTED:
             jobs.resume(job.id)
@@ -162,4 +165,4 @@ def test_twenty_kills_at_random_moments_need_no_human(jobs, config, undisturbed)
     done = wait_for_end(jobs, job)
     assert done.state is JobState.DONE, done.reason
     assert_equals(undisturbed, jobs, done)
-    until(lambda: not zombies(), seconds=5)
+    until(lambda: not zombies())

@@ -112,7 +112,7 @@ SLOW = ["(a|a)*$", "(a|aa)+$", "(x|x|x)*y", r"(\w|\d)*!", "(a?){40}a{40}b"]
 
 @pytest.mark.parametrize("pattern", SLOW)
 def test_a_slow_expression_is_refused_or_runs_in_bounded_time(pattern):
-    start = time.perf_counter()
+    start = time.thread_time()  # what it computes, however many others compute too
     try:
         compiled = compile_regex(pattern)
     except ValueError as error:
@@ -123,7 +123,7 @@ def test_a_slow_expression_is_refused_or_runs_in_bounded_time(pattern):
             text.positions(compiled)
         except PlanError as error:
             assert "takes more than" in str(error)  # noqa: PT017
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 50 * matching._SECONDS
 
 
 def test_a_search_is_not_refused_because_other_threads_are_busy(monkeypatch):

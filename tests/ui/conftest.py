@@ -10,8 +10,10 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # the fake studio is a module beside the tests
 
 from fake_studio import FakeStudio
+from job_processes import until
 from made_jobs import made_jobs
 from page_server import served, source_of
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -36,8 +38,10 @@ def shared_studio():
 
 @pytest.fixture
 def studio(shared_studio):
+    """The studio of `url`, quick and with answers of its own; no run of another test goes on."""
     yield shared_studio
-    shared_studio.answer = None
+    shared_studio.answer, shared_studio.pause = None, 0.0
+    until(lambda: not shared_studio.going)
 
 
 @pytest.fixture(scope="session")
@@ -130,9 +134,11 @@ def visit_jobs(open_page, serving, made):
         page.wait_for_selector("#run", state="attached")
         if "job=" not in query:
             page.wait_for_timeout(after)
+            page.locator("#tabs button", has_text="Train").first.wait_for(state="attached")
             page.evaluate("openTab('Train')")
-        page.wait_for_selector("#jobs button")
-        page.wait_for_timeout(500)
+        page.wait_for_selector("#jobs [aria-current=true]")
+        page.wait_for_selector("#job-head .says")
+        page.wait_for_selector("#job-details .measured", state="attached")
         return page
 
     return visit
@@ -146,7 +152,7 @@ def watched(page):
         if not request.url.startswith(("http://127.0.0.1", "data:", "blob:")):
             problems.append(f"asked for {request.url}")
 
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE)
     page.on("request", note_request)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: line.type == "error" and problems.append(line.text))
@@ -198,7 +204,7 @@ def shared_page(visitor):
 
 
 @pytest.fixture
-def page(shared_page, url):
+def page(shared_page, url, studio):  # left before the studio is looked after
     """The page as someone finds it who comes for the first time."""
     page, problems = shared_page
     visit(page, url)

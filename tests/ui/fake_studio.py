@@ -3,8 +3,10 @@
 To the type checker they may be anything, as the real classes would bring torch.
 """
 
+import math
 import re
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +59,22 @@ class FakeStudio(Loose):
         self.plans = []  # of all runs, in order
         self.router = RouterSettings()
         self.steps = 0  # generated tokens of all runs
+        self.going = set()  # runs that have begun and not ended
+        self._most_words = self._most_read = math.inf
+
+    @contextmanager
+    def held(self, words=3, *, read=math.inf):
+        """Meanwhile runs write so many words, or read so many tokens, and wait until they are stopped or this ends."""
+        self._most_words, self._most_read = words, read
+        try:
+            yield
+        finally:
+            self._most_words = self._most_read = math.inf
+
+    def _wait_for_turn(self, words, stop):
+        time.sleep(self.pause)
+        while words >= self._most_words and not (stop is not None and stop.is_set()):
+            time.sleep(0.01)
 
     def trace(
         self,
@@ -83,6 +101,8 @@ class FakeStudio(Loose):
             time.sleep(self.pause)
             read = min(read + 100, len(tokens))
             on_progress(read, len(tokens))
+            while read >= self._most_read and not should_stop():
+                time.sleep(0.01)
         return make_trace(
             tokens[:read],
             bank=self.card.bank,
@@ -124,7 +144,15 @@ class FakeStudio(Loose):
         past = prompt if isinstance(prompt, RoutingTrace) else self.trace(prompt)
         return self._pieces(past, plan, max_new_tokens, should_stop, seed)
 
-    def _pieces(self, past, plan, count, should_stop, seed):
+    def _pieces(self, *how):
+        run = object()
+        self.going.add(run)
+        try:
+            yield from self._words(*how)
+        finally:
+            self.going.remove(run)
+
+    def _words(self, past, plan, count, should_stop, seed):
         before = int(past.generated.sum())
         steps = range(before, before + count)
         others_from = 5 if plan and "math" in plan.overrides[0].weights else 3
@@ -132,7 +160,7 @@ class FakeStudio(Loose):
         started = time.perf_counter()
         written = []
         for step, word in zip(steps, words, strict=True):
-            time.sleep(self.pause)
+            self._wait_for_turn(len(written), should_stop)
             stopped = should_stop is not None and should_stop.is_set()
             if not stopped:
                 written.append(word)

@@ -1,8 +1,9 @@
 """The real page on a free port, over any source of studios."""
 
-import socket
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+
+from ports import free_port
 
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.ui.serve import serve
@@ -12,9 +13,7 @@ from lmoe_studio.ui.source import StudioSource
 @contextmanager
 def served(source, **options):
     """Without `jobs` among the options it has a home of its own, without any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with TemporaryDirectory() as home:
         app = serve(source, "127.0.0.1", port, **({"jobs": Jobs(home)} | options))
         try:

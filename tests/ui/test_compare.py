@@ -1,15 +1,17 @@
 """The Compare tab: what is said of two runs, and the tab itself in a browser."""
 
 import json
-import time
 from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
 from fake_studio import FakeStudio, make_trace
+from job_processes import until
+from patience import PATIENCE
 from test_layout import banks, load_bank, open_tab
 from test_workbench import HOSTILE
+from waits import keeping, one_run
 
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan
@@ -84,7 +86,7 @@ def test_work_in_the_background_ends_when_nobody_waits_any_more():
     stop, ended = Event(), Event()
 
     def work():
-        stop.wait(10)
+        assert stop.wait(PATIENCE)
         ended.set()
 
     going = in_background(work, stop)
@@ -106,8 +108,7 @@ def test_a_run_is_stopped_only_by_its_own_user():
 
 
 @pytest.fixture
-def compare(page, studio):
-    studio.pause = 0.0
+def compare(page):
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("#compare:not([disabled])")
     page.wait_for_selector("#picker select")
@@ -122,11 +123,8 @@ def choose(page, a=None, b=None):
 
 def run(page, text="one two"):
     page.fill("#compare-prompt textarea", text)
-    page.click("#compare")
-    page.wait_for_selector(
-        "#compare-stop:not([disabled]), #compare-notice .panel, #comparison table"
-    )
-    page.wait_for_selector("#compare:not([disabled])")
+    with one_run(page, "#compare"):
+        page.click("#compare")
     return page
 
 
@@ -206,7 +204,7 @@ def test_the_expert_to_sweep_is_plan_as_strongest_until_one_is_chosen(compare):
     expert.click()
     compare.locator("[role=option]").get_by_text("french").click()
     choose(compare, b="solo:prose")
-    compare.wait_for_timeout(1500)
+    compare.wait_for_timeout(1500)  # and it stays
     becomes("french")
     # The router alone: what it gave most in the last comparison.
     choose(compare, a="router", b="solo:french")
@@ -227,7 +225,6 @@ def test_what_is_picked_and_not_there_is_said_for_as_long(open_page, serving):
     assert page.locator("#picker [aria-label='Plan B'] option:checked").inner_text() == (
         "solo french: not here, so the router alone"
     )
-    page.wait_for_timeout(500)
     page.reload()
     page.wait_for_timeout(3500)
     open_tab(page, "Compare")
@@ -305,16 +302,15 @@ def test_mistakes_are_sentences_and_nothing_typed_is_lost(compare, studio):
 
 
 def test_stop_ends_a_comparison(compare, studio):
-    studio.pause = 0.1
     compare.fill("#compare-prompt textarea", "one two")
-    compare.click("#compare")
-    compare.wait_for_selector("#compare-stop:not([disabled])")
-    time.sleep(0.3)
-    compare.keyboard.press("Escape")
-    compare.wait_for_selector("#compare:not([disabled])")
-    steps = studio.steps
-    time.sleep(0.3)
-    assert studio.steps == steps
+    before = studio.steps
+    with studio.held():
+        with one_run(compare, "#compare"):
+            compare.click("#compare")
+            compare.wait_for_selector("#compare-stop:not([disabled])")
+            compare.keyboard.press("Escape")
+        until(lambda: not studio.going)
+    assert studio.steps - before <= 3
 
 
 def test_a_sweep_is_a_table_with_the_base_first(compare):
@@ -337,8 +333,8 @@ def test_hostile_text_is_shown_as_it_is(compare):
 
 def test_a_reload_keeps_what_was_typed_and_picked(compare):
     choose(compare, "router", "solo:prose")
-    compare.fill("#compare-prompt textarea", "typed")
-    compare.wait_for_timeout(300)
+    with keeping(compare, "compared"):
+        compare.fill("#compare-prompt textarea", "typed")
     compare.reload()
     compare.wait_for_selector("#run:not([disabled])")
     compare.get_by_role("tab", name="Compare").click()

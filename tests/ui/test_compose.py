@@ -1,20 +1,24 @@
 """The Compose tab in a browser: the mixer, the overrides, the preview, and texts as they grow."""
 
 import json
-import time
 import zipfile
 from base64 import b64decode
-from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_studio import make_trace
+from job_processes import until
+from patience import PATIENCE
 from test_workbench import HOSTILE
+from waits import at_rest, keeping, one_run
 
 from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
+from lmoe_studio.ui import runs as runs_module
 from lmoe_studio.ui.payload import trace_payload
 from lmoe_studio.ui.runs import RunBook
 from lmoe_studio.ui.traces import TraceStore
@@ -51,9 +55,8 @@ async (count) => {
 
 
 @pytest.fixture
-def compose(page, studio):
+def compose(page):
     """The tab, as someone finds it who comes for the first time."""
-    studio.pause = 0.0
     return opened(page)
 
 
@@ -62,16 +65,6 @@ def opened(page):
     page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_selector("#composer .row")
     return page
-
-
-@contextmanager
-def one_run(page):
-    """What happens inside asks for a run; afterwards it has begun and ended."""
-    page.evaluate("document.querySelector('#status .status').dataset.before = 1")
-    yield
-    page.wait_for_selector("#status .status:not([data-before])")  # the run has begun
-    page.wait_for_selector("#generate:not([disabled])")
-    page.wait_for_selector("#stop[disabled]")
 
 
 def generate(page, text=None):
@@ -92,8 +85,10 @@ def shares(page):
 
 
 def previewed(page):
-    """Once the preview is that of the present plan."""
-    page.wait_for_selector("#compose-workbench .workbench[aria-busy=false]:not(.growing)")
+    """Once the preview is that of the present plan, however late it comes."""
+    page.wait_for_selector(
+        "#compose-workbench .workbench[aria-busy=false]:not(.growing, :has-text('has not answered yet'))"
+    )
     return page
 
 
@@ -128,17 +123,17 @@ def slide(page, name, value):
 
 
 def test_a_text_grows_from_its_prompt_and_ends(compose, studio):
-    studio.pause = 0.05
+    studio.pause = 0.2
     compose.fill("#compose-prompt textarea", "one two")
-    compose.locator("#compose-prompt textarea").press("Control+Enter")
-    compose.wait_for_selector(".growing .tok")
-    first = len(words(compose))
-    compose.wait_for_function(
-        "n => document.querySelectorAll('#compose-workbench .tok').length > n + 5", arg=first
-    )
-    assert compose.locator("#generate").is_disabled()
-    compose.wait_for_selector("#generate:not([disabled])")
-    compose.wait_for_function("document.querySelectorAll('#compose-workbench .tok').length === 67")
+    with one_run(compose):
+        compose.locator("#compose-prompt textarea").press("Control+Enter")
+        compose.wait_for_selector("#generate[disabled]")
+        compose.wait_for_selector(".growing .tok")
+        first = len(words(compose))
+        compose.wait_for_function(
+            "n => document.querySelectorAll('.growing .tok').length > n + 2", arg=first
+        )
+        studio.pause = 0.0  # the rest at once
     assert words(compose)[:5] == ["<|im_start|>", "one", "two", "word0", "word1"]
     assert compose.locator("#compose-workbench .boundary").count() == 1
     assert compose.locator(".growing").count() == 0
@@ -147,44 +142,44 @@ def test_a_text_grows_from_its_prompt_and_ends(compose, studio):
 
 
 def test_a_selection_stays_while_the_text_grows(compose, studio):
-    studio.pause = 0.03
     compose.fill("#compose-prompt textarea", "one two")
-    compose.click("#generate")
-    compose.wait_for_selector(".growing .tok")
-    compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[1].click()")
-    compose.wait_for_selector("#generate:not([disabled])")
+    with one_run(compose), studio.held():
+        compose.click("#generate")
+        compose.wait_for_selector(".growing .tok")
+        compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[1].click()")
+    assert len(words(compose)) == 67
     selected = compose.locator("#compose-workbench .tok.selected").all_inner_texts()
     assert selected == ["one"]
 
 
 @pytest.mark.parametrize("by", ["button", "key"])
 def test_stop_ends_it_within_a_token_or_two(compose, studio, by):
-    studio.pause = 0.3
     compose.fill("#compose-prompt textarea", "one two")
-    compose.click("#generate")
-    compose.wait_for_selector(".growing .tok")
-    if by == "button":
-        compose.click("#stop")
-    else:
-        compose.keyboard.press("Escape")
-    compose.wait_for_selector("#generate:not([disabled])")
-    compose.get_by_text("Partial: stopped after").wait_for()
-    steps = studio.steps
-    time.sleep(1)
-    assert studio.steps == steps
-    assert 3 < len(words(compose)) < 60
+    before = studio.steps
+    with studio.held(5):
+        with one_run(compose):
+            compose.click("#generate")
+            compose.wait_for_selector(".growing .tok")
+            until(lambda: studio.steps == before + 5)
+            if by == "button":
+                compose.click("#stop")
+            else:
+                compose.keyboard.press("Escape")
+        until(lambda: not studio.going)
+    compose.get_by_text("Partial: stopped after 5 of 64 tokens").wait_for()
+    assert studio.steps == before + 5
+    assert len(words(compose)) == 3 + 5
 
 
 def test_escape_stops_wherever_the_focus_is(compose, studio):
-    studio.pause = 0.3
     for focus in ("#compose-workbench .strip", "#sidebar input", "#composer select"):
         compose.fill("#compose-prompt textarea", "one two")
-        compose.click("#generate")
-        compose.wait_for_selector(".growing .tok")
-        compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[1].click()")
-        compose.focus(focus)
-        compose.keyboard.press("Escape")
-        compose.wait_for_selector("#generate:not([disabled])")
+        with studio.held(), one_run(compose):
+            compose.click("#generate")
+            compose.wait_for_selector(".growing .tok")
+            compose.evaluate("document.querySelectorAll('#compose-workbench .tok')[1].click()")
+            compose.focus(focus)
+            compose.keyboard.press("Escape")
         compose.get_by_text("Partial: stopped after").wait_for()
         assert compose.locator(".tok.selected").all_inner_texts() == ["one"], "one act a key"
     compose.focus("#compose-workbench .strip")
@@ -195,9 +190,8 @@ def test_escape_stops_wherever_the_focus_is(compose, studio):
 @pytest.mark.parametrize("act", ["#generate", "#continue"])
 def test_escape_stops_what_the_studio_has_not_answered_yet(compose, studio, act):
     stopped_early(compose, studio)
-    studio.pause = 0.3
     before, runs = studio.steps, len(studio.plans)
-    with one_run(compose):
+    with studio.held(), one_run(compose):
         compose.evaluate(
             """act => {
               document.querySelector(act).click();
@@ -206,8 +200,7 @@ def test_escape_stops_what_the_studio_has_not_answered_yet(compose, studio, act)
             act,
         )
     assert len(studio.plans) == runs + 1
-    assert studio.steps - before < 20
-    studio.pause = 0.0
+    assert studio.steps - before <= 3
     before = studio.steps
     generate(compose)
     assert studio.steps - before == 64, "the key counted for one run"
@@ -219,7 +212,8 @@ def test_what_is_written_is_in_sight_and_so_is_stop(compose, studio, width, heig
     compose.get_by_role("button", name="Length, sampling, seed").click()
     studio.pause = 0.03
     compose.fill("#compose-prompt textarea", "one two")
-    compose.click("#generate")
+    with one_run(compose):
+        compose.click("#generate")
     compose.wait_for_function(
         """() => {
           const last = [...document.querySelectorAll('#compose-workbench .tok')].at(-1);
@@ -228,8 +222,7 @@ def test_what_is_written_is_in_sight_and_so_is_stop(compose, studio, width, heig
           return last?.textContent === 'word63' && Math.max(ask, 0) < top && bottom < innerHeight;
         }"""
     )
-    studio.pause = 0.0
-    compose.wait_for_selector("#continue:not([disabled])")
+    at_rest(compose)
     if width > 768:
         top = compose.evaluate("document.querySelector('#continue').getBoundingClientRect().top")
         assert top >= 0, "the way to go on is in sight too"
@@ -238,24 +231,19 @@ def test_what_is_written_is_in_sight_and_so_is_stop(compose, studio, width, heig
 
 def stopped_early(page, studio):
     """A text of a few words, stopped on the way."""
-    studio.pause = 0.3
     page.fill("#compose-prompt textarea", "one two")
-    page.click("#generate")
-    page.wait_for_selector(".growing .tok")
-    page.click("#stop")
-    page.wait_for_selector("#generate:not([disabled])")
-    page.get_by_text("Partial: stopped after").wait_for()
-    studio.pause = 0.0
+    with studio.held(), one_run(page):
+        page.click("#generate")
+        page.wait_for_selector(".growing .tok")
+        page.click("#stop")
     return len(words(page)) - 3
 
 
 def go_on(page, count):
     """Continues, until the text has so many new words."""
-    page.click("#continue")
-    page.wait_for_function(
-        "n => document.querySelectorAll('#compose-workbench .tok').length === n + 3", arg=count
-    )
-    page.wait_for_selector("#continue:not([disabled])")
+    with one_run(page, "#continue"):
+        page.click("#continue")
+    assert len(words(page)) == 3 + count
     return page
 
 
@@ -305,24 +293,19 @@ def test_a_text_that_the_studio_no_longer_has_is_not_gone_on_after(compose, stud
 @pytest.mark.parametrize("how", ["close", "reload"])
 def test_a_tab_that_goes_away_ends_its_run(browser, url, studio, how):
     # Gradio itself complains in the console when a stream is cut, so nobody listens here.
-    studio.pause = 0.1
     page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(url)
     page.wait_for_selector("#run:not([disabled])")
     opened(page)
     page.fill("#compose-prompt textarea", "one two")
+    studio.pause = 0.5  # half a minute, were it to go on to the end
+    before = studio.steps
     page.click("#generate")
     page.wait_for_selector(".growing .tok")
-    before = studio.steps
     page.close() if how == "close" else page.reload()
-    ended = before
-    for _ in range(20):
-        time.sleep(0.5)
-        if studio.steps == ended:
-            break
-        ended = studio.steps
-    studio.pause = 0.0
-    assert ended - before < 32, "it goes on to 64 where nobody ends it"
+    until(lambda: not studio.going)
+    assert studio.steps - before < 64
     if how == "reload":
         page.close()
 
@@ -407,16 +390,17 @@ def test_the_preview_waits_for_who_wanders_off(compose, studio):
 
 def test_a_slider_that_outruns_the_studio_ends_where_it_stands(compose, studio, monkeypatch):
     generate(compose, "one two")
-    answer, asked = studio.preview, []
+    answer, asked, all_asked = studio.preview, [], Event()
 
     def slowly(trace, plan):
         asked.append(plan)
-        time.sleep(0.2)
+        assert all_asked.wait(PATIENCE)
         return answer(trace, plan)
 
     monkeypatch.setattr(studio, "preview", slowly)
     for step in range(1, 21):
         slide(compose, "sql", 1 + step / 20)
+    all_asked.set()
     wanted = RoutingPlan([Override.boost({"sql": 2})])
     tokens = [*words(compose)]
     made = answer(studio._written(studio.trace("one two"), tokens, None), wanted)
@@ -498,11 +482,13 @@ def test_a_payload_shows_what_a_sparse_router_itself_chose():
     assert list(b64decode(payload["weights"])) == [0, 0, 255]
 
 
-def test_a_run_that_nobody_looks_at_ends():
-    book = RunBook(patience=0.05)
+def test_a_run_that_nobody_looks_at_ends(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(runs_module, "time", SimpleNamespace(monotonic=lambda: now))
+    book = RunBook(patience=90)
     with book.running("ann") as (key, stop):
         assert not book.is_forgotten("ann", key)
-        time.sleep(0.06)
+        now += 91
         assert book.is_forgotten("ann", key)
         book.see("bob", key)
         assert book.is_forgotten("ann", key)
@@ -751,10 +737,10 @@ def test_one_go_of_a_control_is_one_step_and_text_boxes_keep_their_own_undo(comp
 
 def test_a_reload_keeps_prompt_plan_and_text(compose):
     compose.click("#composer [aria-label='Solo french']")
-    generate(compose, "one two")
+    with keeping(compose, "beginning", "written"):
+        generate(compose, "one two")
     text = words(compose)
     slide(compose, "sql", 0.5)
-    compose.wait_for_timeout(300)
     compose.reload()
     opened(compose)
     compose.wait_for_selector("#compose-workbench .tok")
@@ -826,18 +812,16 @@ def test_a_long_text_follows_a_slider(compose, figures):
 
 
 def test_the_texts_of_two_visitors_grow_side_by_side(compose, browser, url, studio):
-    studio.pause = 0.3
     other = browser.new_page()
+    other.set_default_timeout(1000 * PATIENCE)
     other.goto(url)
     other.wait_for_selector("#run:not([disabled])")
     opened(other)
-    for visitor in (compose, other):
-        visitor.fill("#compose-prompt textarea", "one two")
-        visitor.click("#generate")
-    for visitor in (other, compose):  # the second need not wait for the first to end
-        visitor.wait_for_selector(".growing .tok")
-    assert compose.locator("#generate[disabled]").count() == 1
-    studio.pause = 0.0
-    for visitor in (compose, other):
-        visitor.wait_for_selector("#generate:not([disabled])")
+    with one_run(compose), one_run(other), studio.held():
+        for visitor in (compose, other):
+            visitor.fill("#compose-prompt textarea", "one two")
+            visitor.click("#generate")
+        for visitor in (other, compose):  # the second need not wait for the first to end
+            visitor.wait_for_selector(".growing .tok")
+        assert compose.locator("#generate[disabled]").count() == 1
     other.close()

@@ -10,6 +10,8 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+from patience import PATIENCE
+from ports import free_port
 
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.ui.environment import settle_environment
@@ -64,9 +66,7 @@ def test_variables_of_gradio_do_not_change_the_page(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_answers_under_a_hostile_environment(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     hostile = {
         "http_proxy": "http://127.0.0.1:9", "SSL_CERT_FILE": "/no/such/file", "LC_ALL": "C",
         "GRADIO_SERVER_PORT": "x", "GRADIO_ROOT_PATH": "/x", "WEB_CONCURRENCY": "z",
@@ -79,11 +79,12 @@ def test_the_page_answers_under_a_hostile_environment(tmp_path):
     try:
         while app.poll() is None:
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
                 connection.request("GET", "/")
                 break
             except OSError:
                 time.sleep(0.2)
+        assert app.poll() is None
         with connection.getresponse() as response:
             assert response.status == 200
         connection.close()

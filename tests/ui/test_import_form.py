@@ -5,6 +5,8 @@ import zipfile
 from threading import Event
 
 import pytest
+from job_processes import until
+from playwright.sync_api import expect
 from tiny_models import make_bank, make_tiny_base, make_tiny_studio
 
 from lmoe_studio.experts.files import save_bank
@@ -24,7 +26,7 @@ def gate(monkeypatch):
     gate.set()
 
     def load_base(base, **options):
-        assert gate.wait(60)
+        assert gate.wait(300)
         return plain(base, **options)
 
     monkeypatch.setattr(importing, "load_base", load_base)
@@ -71,7 +73,7 @@ def test_adapters_of_all_places_become_a_bank_that_is_loaded_with_one_press(form
     give(form, tmp_path / "both.zip", tmp_path / "broken.zip")
     give(form, tmp_path / "folder", folder=True)
     form.get_by_label("Folder of the server").select_option("loras/math")
-    assert names(form) == ["both", "broken", "my-sql", "math"]
+    until(lambda: names(form) == ["both", "broken", "my-sql", "math"])
     form.locator("#adapters .list input").nth(2).fill("own")
     form.locator("#adapters").get_by_label("Name of the bank").fill("mine")
     form.locator("#adapters").get_by_label("Base model").fill("smollm2-135m-instruct")
@@ -83,8 +85,8 @@ def test_adapters_of_all_places_become_a_bank_that_is_loaded_with_one_press(form
     form.get_by_role("tab", name="Explore").click()
     form.wait_for_timeout(4000)
     form.get_by_role("tab", name="Train").click()
-    told_again = form.inner_text("#import-notice")
-    assert [line for line in told.splitlines()[-5:] if line not in told_again] == []
+    for line in told.splitlines()[-5:]:
+        expect(form.locator("#import-notice")).to_contain_text(line)
     form.click("#import-load")
     form.wait_for_selector("#prompt >> visible=true")
     form.locator("#bank-name input").click()
@@ -102,7 +104,7 @@ def test_an_import_outlives_its_page_and_is_stopped_from_the_next(
     form.close()
     form = opened(open_page(address))
     form.locator("#import-notice progress").wait_for()
-    assert names(form) == ["both"]
+    until(lambda: names(form) == ["both"])
     form.click("#import-stop:not([disabled])")
     form.locator("#import-notice").get_by_text("It ends after this step").wait_for()
     gate.set()
@@ -123,7 +125,7 @@ def test_what_is_no_adapter_is_said_before_anything_is_sent(form, tmp_path):
         "adapter_model.safetensors is still to be given"
     ).wait_for()
     give(form, config.with_name("adapter_model.safetensors"))
-    assert names(form) == ["adapter"]
+    until(lambda: names(form) == ["adapter"])
     form.locator("#adapters").get_by_text(
         "adapter_config.json, adapter_model.safetensors"
     ).wait_for()

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,8 @@ from threading import Event
 from typing import Any
 
 import pytest
+from job_processes import until
+from patience import PATIENCE
 from tiny_models import make_bank, make_tiny_studio
 
 from lmoe_studio.errors import ConfigError, DataError, JobError
@@ -244,11 +245,8 @@ def seen(desk, user) -> Any:
 
 
 def ended(desk, user) -> Any:
-    for _ in range(3000):
-        if seen(desk, user).is_over:
-            return seen(desk, user)
-        time.sleep(0.01)
-    raise AssertionError(f"still {desk.of(user)}")
+    until(lambda: seen(desk, user).is_over)
+    return seen(desk, user)
 
 
 def test_an_import_makes_a_bank_and_says_what_was_left_out(experts, tmp_path):
@@ -288,7 +286,7 @@ def test_stopped_it_writes_nothing_and_the_next_may_begin(experts, tmp_path):
     go_on = Event()
 
     def banks():
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE)
         return tmp_path
 
     desk = ImportDesk(banks)

@@ -13,8 +13,9 @@ from lmoe_studio.jobs.jobs import Jobs
 pytestmark = pytest.mark.slow
 
 
-def chosen(page):
-    return page.get_attribute("#jobs [aria-current=true]", "data-id")
+def chosen(page, id):
+    """Waits until a job is the one that is looked at."""
+    page.wait_for_selector(f"#jobs [aria-current=true][data-id={id}]")
 
 
 def acts(page):
@@ -32,7 +33,7 @@ def test_every_state_of_a_job_is_shown_with_what_can_be_done(made, visit_jobs):
     made.add("eeeee", "busy", step=77, health="watch")
     made.add("fffff", "next", JobState.QUEUED)
     page = visit_jobs()
-    assert chosen(page) == "fffff"
+    chosen(page, "fffff")
     for id, words, offered in (
         ("aaaaa", "The bank is ready", ["Load into Explore", "Remove"]),
         ("bbbbb", "The loss is not finite.", ["Resume", "Remove"]),
@@ -74,7 +75,7 @@ def test_new_steps_appear_and_the_curves_grow_where_they_stand(made, visit_jobs)
         f"document.querySelector('#job-loss svg').innerHTML.length > {len(before)}"
     )
     assert page.evaluate("window.plot.isConnected"), "it was not drawn anew"
-    assert page.get_attribute("#job-head [role=progressbar]", "aria-valuenow") == "60"
+    page.wait_for_selector("#job-head [role=progressbar][aria-valuenow='60']")
     made.end("aaaaa", JobState.FAILED, "The loss is not finite.")
     page.locator("#job-head .says").get_by_text("not finite").wait_for()
     page.wait_for_function(
@@ -90,12 +91,12 @@ def test_a_reload_and_a_second_visitor_see_the_same_job(made, visit_jobs, browse
     page.wait_for_url("**?job=aaaaa")
     page.reload()
     page.wait_for_selector("#jobs button")
-    assert chosen(page) == "aaaaa"
+    chosen(page, "aaaaa")
     other = visit_jobs(context=browser.new_context())
-    assert chosen(other) == "bbbbb"
+    chosen(other, "bbbbb")
     assert other.inner_text("#jobs .list") == page.inner_text("#jobs .list")
     gone = visit_jobs("/?job=zzzzz")
-    assert chosen(gone) == "bbbbb"
+    chosen(gone, "bbbbb")
 
 
 def test_a_job_is_removed_only_after_asking(made, visit_jobs):
@@ -109,7 +110,8 @@ def test_a_job_is_removed_only_after_asking(made, visit_jobs):
     page.keyboard.press("Enter")  # the question has the focus
     page.wait_for_selector("#jobs [data-id=bbbbb]", state="detached")
     assert [job.id for job in made.jobs.list()] == ["aaaaa"]
-    assert chosen(page) == "aaaaa"
+    chosen(page, "aaaaa")
+    page.locator("#job-head h3").get_by_text("old").wait_for()
     page.click("[data-act=remove]")
     page.locator(".acts").get_by_role("button", name="Remove").click()
     page.get_by_text("No job yet").wait_for()
@@ -162,6 +164,7 @@ def test_an_idle_page_is_told_little(made, visit_jobs):
     sizes = []
     page.on("response", lambda r: sizes.append(len(r.body())) if "/run/predict" in r.url else None)
     page.wait_for_timeout(4000)
-    assert sizes
+    while not sizes:
+        page.wait_for_timeout(500)
+    assert len(sizes) <= 12
     assert max(sizes) < 4_000
-    assert sum(sizes) < 40_000

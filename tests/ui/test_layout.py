@@ -1,13 +1,14 @@
 """Tabs that are opened late, banks that change meanwhile: every part has what it needs."""
 
 import random
-import socket
 from functools import partial
 
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio
-from job_processes import until
 from page_server import source_of
+from patience import PATIENCE
+from ports import free_port
+from waits import keeping, one_run
 
 from lmoe_studio.jobs.jobs import Jobs
 from lmoe_studio.routing.plan import Override, RoutingPlan
@@ -72,10 +73,9 @@ def test_a_kept_plan_is_applied_however_late_its_tab_is_opened(page, studio):
         box = f"{button.replace('generate', 'compose')}-prompt textarea"
         page.fill(box, "one two")
         before = len(studio.plans)
-        page.click(button)
-        until(lambda: wanted in studio.plans[before:])  # noqa: B023  (waited for at once)
-        page.locator(".tok:visible").first.wait_for()
-        page.wait_for_selector(f"{button}:not([disabled])")
+        with one_run(page, button):
+            page.click(button)
+        assert wanted in studio.plans[before:]
 
 
 def banks():
@@ -127,8 +127,8 @@ def test_each_bank_has_its_own_plan_and_the_page_says_what_it_does_not_apply(ope
         told == "Not applied: what this plan says of french, as the bank mine has no such expert."
     )
     page.fill("#compose-prompt textarea", "one two")
-    page.click("#generate")
-    page.wait_for_selector("#compose-workbench .tok")
+    with one_run(page):
+        page.click("#generate")
     assert studios["mine"].plans == [RoutingPlan([Override.solo("sql")])]
     load_bank(page, "demo")
     page.wait_for_function("document.querySelectorAll('#composer .row').length === 8")
@@ -166,13 +166,13 @@ def test_a_bank_changed_in_another_window_is_told_and_what_was_made_before_stays
 def test_a_comparison_outlives_a_reload(page):
     open_tab(page, "Compare")
     page.fill("#compare-prompt textarea", "one two")
-    page.click("#compare")
-    page.wait_for_selector("#comparison .columns")
+    with keeping(page, "comparison"), one_run(page, "#compare"):
+        page.click("#compare")
     texts = page.locator("#comparison .tok").all_inner_texts()
     page.get_by_text("Sweep one expert's strength").click()
-    page.click("#run-sweep")
+    with keeping(page, "sweep"), one_run(page, "#run-sweep"):
+        page.click("#run-sweep")
     page.wait_for_selector("#swept table")
-    page.wait_for_timeout(300)
     page.reload()
     page.wait_for_timeout(3500)
     open_tab(page, "Compare")
@@ -183,12 +183,10 @@ def test_a_comparison_outlives_a_reload(page):
 
 
 def test_a_studio_that_is_gone_is_said_and_so_is_what_a_new_one_does_not_have(browser, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     start = partial(serve, source_of(FakeStudio()), "127.0.0.1", port, jobs=Jobs(tmp_path))
     app, page = start(), browser.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE)
     try:
         page.goto(f"http://127.0.0.1:{port}")
         page.wait_for_selector("#run:not([disabled])")
@@ -197,9 +195,9 @@ def test_a_studio_that_is_gone_is_said_and_so_is_what_a_new_one_does_not_have(br
         for tab, act in (("Explore", "#run"), ("Compose", "#generate"), ("Compare", "#compare")):
             page.get_by_role("tab", name=tab, exact=True).click()
             page.locator("textarea:visible").first.fill("one two")
-            page.click(act)
+            with one_run(page, act):
+                page.click(act)
             page.locator(".tok:visible").first.wait_for()
-            page.wait_for_selector(f"{act}:not([disabled])")
         app.close(verbose=False)
         page.locator("#status").get_by_text("does not answer").wait_for()
         page.locator(".lost").get_by_text("comes back when the Studio does").wait_for()

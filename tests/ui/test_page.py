@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio, make_trace
 from page_server import source_of
+from patience import PATIENCE
+from waits import keeping
 
 from lmoe_studio.errors import BankError, PlanError
 from lmoe_studio.tracing.files import load_trace
@@ -25,7 +27,7 @@ def test_the_page_is_there_while_the_model_loads_and_then_follows(open_page, ser
 
     def load(bank, on_progress):
         on_progress("Fetching the base model: 12 of 93 MB")
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return FakeStudio()
 
     source = StudioSource(load, lambda: ["demo"])
@@ -59,8 +61,8 @@ def test_a_bank_that_cannot_be_loaded_says_why_and_another_can_be_tried(open_pag
     page.fill("#bank-name input", "/banks/mine")
     page.keyboard.press("Enter")
     page.click("#bank-load")
-    page.wait_for_selector("#run:not([disabled])")
-    assert "mine" in page.inner_text("#bank h2")
+    page.locator("#bank h2").get_by_text("mine").wait_for()
+    assert page.locator("#run").is_enabled()
     # The loaded bank stays in use when the next one fails.
     page.fill("#bank-name input", "demo")
     page.keyboard.press("Enter")
@@ -125,11 +127,12 @@ def test_ctrl_enter_traces_what_was_typed(page):
 
 
 def test_a_reload_keeps_the_text_and_the_trace(page):
-    page.fill("#prompt textarea", "first text")
-    page.click("#run")
-    page.wait_for_selector(".tok")
-    page.fill("#prompt textarea", "typed after the trace")
-    page.wait_for_timeout(300)
+    with keeping(page, "trace"):
+        page.fill("#prompt textarea", "first text")
+        page.click("#run")
+        page.wait_for_selector(".tok")
+    with keeping(page, "text"):
+        page.fill("#prompt textarea", "typed after the trace")
     page.reload()
     page.wait_for_selector(".tok")
     page.wait_for_function(

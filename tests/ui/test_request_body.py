@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from fake_studio import FakeStudio
 from page_server import served, source_of
+from patience import PATIENCE
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from test_serving import ask
@@ -29,7 +30,7 @@ JSON = "Content-Type: application/json"
 def status_of(url, path, *head, pieces=()):
     """Sends headers, then pieces of a body that never ends; gives the status that comes back."""
     address = urlsplit(url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         lines = [f"POST {path} HTTP/1.1", f"Host: {address.netloc}", *head, "", ""]
         connection.sendall("\r\n".join(lines).encode())
         for piece in pieces:

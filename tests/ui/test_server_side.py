@@ -4,6 +4,8 @@ from threading import Event
 
 import pytest
 from fake_studio import FakeCard, FakeExpert, FakeStudio, make_trace
+from job_processes import until
+from patience import PATIENCE
 
 from lmoe_studio.errors import BankError
 from lmoe_studio.ui import panels
@@ -15,11 +17,8 @@ from lmoe_studio.ui.traces import TraceStore
 
 
 def wait_for(source):
-    for _ in range(200):
-        if not source.state.is_loading:
-            return source.state
-        Event().wait(0.01)
-    raise AssertionError("still loading")
+    until(lambda: not source.state.is_loading)
+    return source.state
 
 
 def test_a_source_loads_in_the_background_and_tells_how_far_it_is():
@@ -27,15 +26,14 @@ def test_a_source_loads_in_the_background_and_tells_how_far_it_is():
 
     def load(bank, on_progress):
         on_progress("Fetching the base model")
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE)
         return FakeStudio()
 
     source = StudioSource(load, lambda: ["demo"])
     assert source.start("demo")
     assert not source.start("another")
     assert source.banks() == ["demo"]
-    while source.state.progress != "Fetching the base model":
-        Event().wait(0.01)
+    until(lambda: source.state.progress == "Fetching the base model")
     assert "Fetching the base model" in status_of(source.state)
     go_on.set()
     assert wait_for(source).studio is not None

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from fake_studio import FakeStudio
 from page_server import served, source_of
+from patience import PATIENCE
 
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.ui.app import check_address
@@ -21,7 +22,7 @@ ROUTES = ("/", "/config", "/theme.css", "/gradio_api/info", "/gradio_api/heartbe
 
 def ask(url, path="/", *, method="GET", body=None, **headers):
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body=body, headers={"Host": address.netloc} | sent)
     response = connection.getresponse()
@@ -156,7 +157,7 @@ def test_the_start_script_takes_options_and_ends_with_one_sentence_when_the_port
         taken.listen()
         port = str(taken.getsockname()[1])
         command = [sys.executable, str(script), "--port", port, "--no-browser"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
     assert port in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -167,4 +168,4 @@ def test_importing_the_package_and_the_launcher_brings_neither_gradio_nor_torch(
         "import sys, lmoe_studio, lmoe_studio.ui.app; "
         "sys.exit(bool({'gradio', 'torch'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from page_server import source_of
+from playwright.sync_api import expect
 from tiny_models import make_tiny_studio
 from train_page import HOSTILE, opened, set_option, started, state_is
 
@@ -149,7 +150,6 @@ def test_a_choice_that_may_be_left_open_is_open_and_can_be_opened_again(form):
     set_option(form, "seed", 5)  # unfolds
     assert field.locator("option").all_inner_texts() == ["none", "4bit", "8bit"]
     field.select_option("4bit")
-    form.wait_for_timeout(400)
     form.reload()
     form.wait_for_selector("#run:not([disabled])")
     opened(form)
@@ -163,7 +163,6 @@ def test_a_reload_keeps_what_was_given(form):
     give(form, 0, "kept", "a text\nanother")
     form.fill("#bank-to-be", "my-own")
     set_option(form, "steps", 77)
-    form.wait_for_timeout(400)
     form.reload()
     form.wait_for_selector("#run:not([disabled])")
     opened(form)
@@ -216,18 +215,18 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
     opened(page)
     started(page, 400, eval_every=100, checkpoint_every=200)  # long enough to be seen on its way
     page.wait_for_selector("#new-bank textarea", state="hidden")
-    page.locator("#job-head .says").get_by_text("About").wait_for(timeout=120_000)
+    page.wait_for_selector("#job-head .says:has-text('About'), #job-head .job.done")
     opened_tab = other.locator("#training-status button")
     if opened_tab.count():  # a short run may be over already
         assert "my-bank: training step" in opened_tab.inner_text()
     state_is(page, "done")
     page.wait_for_selector("#job-loss svg path")
-    assert "400/400" in page.inner_text("#jobs")
-    assert page.locator("#job-details tr").count() == 3
-    assert page.locator("#job-details .lights li").count() == 3
-    assert "wrote" in page.inner_text("#job-details pre")
+    expect(page.locator("#jobs")).to_contain_text("400/400")
+    expect(page.locator("#job-details tr")).to_have_count(3)
+    expect(page.locator("#job-details .lights li")).to_have_count(3)
+    expect(page.locator("#job-details pre")).to_contain_text("wrote")
     page.click("[data-act=open]")
-    page.locator("#bank h2").get_by_text("my-bank").wait_for(timeout=60_000)
+    page.locator("#bank h2").get_by_text("my-bank").wait_for()
     page.wait_for_selector("#run:not([disabled]) >> visible=true")
     page.fill("#prompt textarea", "SELECT name FROM t")
     page.click("#run")
@@ -235,8 +234,8 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
     assert "french" in page.inner_text("#workbench")
     other.locator("#bank h2").get_by_text("my-bank").wait_for()
     other.click("#bank-name input")
-    names = other.locator("[role=option]").all_inner_texts()
-    assert {"first", "my-bank"} <= {name.split("\n")[-1] for name in names}
+    for name in ("first", "my-bank"):
+        other.get_by_role("option", name=name, exact=True).wait_for()
 
 
 def test_the_page_the_command_and_python_train_the_same(real, open_page, tiny_home, tmp_path, lmoe):

@@ -1,6 +1,8 @@
 """The curves of jobs as a browser draws them: whole, live, and those of the job that was chosen."""
 
 import pytest
+from job_processes import until
+from playwright.sync_api import expect
 from train_page import opened, started, state_is
 
 from lmoe_studio.jobs.job import JobState
@@ -35,8 +37,10 @@ DRAWN = """(id) => {
 """What stands in a plot: lines, whether they are above the axis and not cut off, marks of steps."""
 
 
-def lines_of(page, plot="#job-loss"):
-    return page.evaluate(DRAWN, plot)["lines"]
+def lines_are(page, count, plot="#job-loss"):
+    """Waits until a plot has so many lines."""
+    page.wait_for_selector(f"{plot} svg")
+    page.wait_for_function(f"([plot, count]) => ({DRAWN})(plot).lines === count", arg=[plot, count])
 
 
 def wander(page, *, seconds=3.5):
@@ -51,7 +55,7 @@ def wander(page, *, seconds=3.5):
 
 def test_a_stopped_job_is_saved_and_goes_on_and_its_curves_with_it(real, open_page, tiny_home):
     page = opened(open_page(real))
-    started(page, 4000, checkpoint_every=20)
+    started(page, 10_000, checkpoint_every=20)  # longer than any test looks at it
     page.wait_for_selector("#job-loss path")
     wander(page)
     page.locator("#job-loss path").nth(1).wait_for(state="attached")
@@ -59,8 +63,8 @@ def test_a_stopped_job_is_saved_and_goes_on_and_its_curves_with_it(real, open_pa
     state_is(page, "cancelled")
     page.wait_for_timeout(3500)  # and nothing takes the curves away again
     assert "resume it" in page.inner_text("#job-head").lower()
-    assert lines_of(page) >= 2
-    assert lines_of(page, "#job-shares") == 2
+    assert page.evaluate(DRAWN, "#job-loss")["lines"] >= 2
+    lines_are(page, 2, "#job-shares")
     before = page.get_attribute("#job-loss path", "d")
     [job] = Jobs(tiny_home).list()
     assert job.step > 0
@@ -71,7 +75,7 @@ def test_a_stopped_job_is_saved_and_goes_on_and_its_curves_with_it(real, open_pa
         "(before) => document.querySelector('#job-loss path').getAttribute('d') !== before",
         arg=before,
     )
-    assert Jobs(tiny_home).get(job.id).step > job.step
+    until(lambda: Jobs(tiny_home).get(job.id).step > job.step)
     page.reload()
     page.click("[data-act=stop]")
     state_is(page, "cancelled")
@@ -90,7 +94,7 @@ def test_curves_are_there_however_late_the_tab_is_opened(made, visit_jobs):
     page.get_by_role("tab", name="Train").click()
     page.locator("#job-head").get_by_text("step 60 of 120").wait_for()
     page.wait_for_function("document.querySelector('#job-loss').textContent.includes('100')")
-    assert lines_of(page) == 4
+    lines_are(page, 4)
 
 
 def test_answers_that_come_late_leave_nothing_of_another_job(made, visit_jobs):
@@ -103,11 +107,11 @@ def test_answers_that_come_late_leave_nothing_of_another_job(made, visit_jobs):
             page.click(f"#jobs [data-id={id}]")
         page.locator("#job-details .measured").get_by_text(f"after step {step}").wait_for()
         page.wait_for_timeout(5000)  # until every answer is there, and a look after it
-        assert page.inner_text("#job-head h3") == name
-        assert page.get_attribute("#jobs [aria-current=true]", "data-id") == last
-        assert f"step {step} of 120" in page.inner_text("#job-head")
-        assert f"after step {step}" in page.inner_text("#job-details .measured")
-        assert lines_of(page) == 4
+        expect(page.locator("#job-head h3")).to_have_text(name)
+        expect(page.locator("#jobs [aria-current=true]")).to_have_attribute("data-id", last)
+        expect(page.locator("#job-head")).to_contain_text(f"step {step} of 120")
+        expect(page.locator("#job-details .measured")).to_contain_text(f"after step {step}")
+        lines_are(page, 4)
 
 
 @pytest.mark.parametrize("width", [1400, 600])
@@ -119,10 +123,9 @@ def test_a_plot_is_whole_and_its_steps_are_steps(made, visit_jobs, width):
     for id, (_, steps) in shapes.items():
         page.evaluate(f"document.querySelector('#jobs [data-id={id}]').click()")
         page.locator("#job-head h3").get_by_text(id).wait_for()
-        page.wait_for_timeout(300)
         for plot in ("#job-loss", "#job-shares"):
+            page.wait_for_function(f"(plot) => ({DRAWN})(plot).inside", arg=plot)
             found = page.evaluate(DRAWN, plot)
-            assert found["inside"], (plot, id)
             marks = [float(text.replace(",", "")) for text in found["steps"]]
             assert all(mark == round(mark) and 0 <= mark <= steps for mark in marks)
             assert len(set(found["steps"])) == len(marks) >= 2
@@ -132,6 +135,7 @@ def test_a_plot_says_the_values_at_the_step_that_is_pointed_at(made, visit_jobs)
     made.add("aaaaa", step=40)
     page = visit_jobs()
     plot = page.locator("#job-shares svg")
+    page.wait_for_selector("#job-shares .legend .value")
     now = page.locator("#job-shares .legend .value").all_inner_texts()
     assert sum(int(text.removesuffix(" %")) for text in now) == 100
     plot.focus()

@@ -8,7 +8,7 @@ def opened(page):
     """The Train tab, ready to be used."""
     page.get_by_role("tab", name="Train").click()
     page.wait_for_selector("#skills .row >> visible=true")
-    page.wait_for_timeout(500)
+    page.wait_for_selector("#jobs-empty .panel, #jobs [aria-current=true]", state="attached")
     return page
 
 
@@ -30,4 +30,4 @@ def started(page, steps, **options):
 
 
 def state_is(page, state):
-    page.wait_for_selector(f"#job-head .job.{state}", timeout=120_000)
+    page.wait_for_selector(f"#job-head .job.{state}", timeout=300_000)

@@ -83,6 +83,7 @@ function changed(at, change) {
 
 // What was typed must be there before a button or Ctrl+Enter acts.
 root.addEventListener("focusout", () => waiting && pass());
+addEventListener("pagehide", () => waiting && keepRows());
 root.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && waiting) pass();
 });

@@ -249,12 +249,7 @@ def _wire_study(page: Page, parts: Parts, studies: StudyStore) -> None:
                 yield _ended(page, parts, problem_panel(error))
 
     parts.start.click(_on_study, inputs, outputs, **_STUDY)
-
-    def _on_stop(run: str, request: gr.Request) -> Any:
-        page.runs.stop(user_of(request), run)
-        return gr.update(interactive=False, value="Stopping…")
-
-    parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
+    page.wire_stop(parts.stop, parts.run)
 
     def bring_back(key: object, user: str) -> dict[Any, Any]:
         kept = studies.get(user, key)

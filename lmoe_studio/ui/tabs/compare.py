@@ -97,12 +97,7 @@ def build(page: Page) -> Follower:
     _wire_memory(page, parts, results)
     wire_bar(page, parts.exports, page.kept["comparison"], exports_of(page, results, "texts"))
     wire_bar(page, parts.swept_exports, page.kept["sweep"], exports_of(page, results, "sweep"))
-
-    def _on_stop(run: str, request: gr.Request) -> Any:
-        page.runs.stop(user_of(request), run)
-        return gr.update(interactive=False, value="Stopping…")
-
-    parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
+    page.wire_stop(parts.stop, parts.run)
     return Follower([parts.notice, parts.compare, parts.sweep, parts.expert], _on_source)
 
 

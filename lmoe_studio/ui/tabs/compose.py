@@ -191,12 +191,7 @@ def _wire_writing(page: Page, parts: Parts) -> None:
         page.runs.see(user_of(request), said.get("run") if isinstance(said, dict) else None)
 
     parts.workbench.seen(_on_seen, None, None, trigger_mode="multiple", **_QUIET)
-
-    def _on_stop(run: str, request: gr.Request) -> Any:
-        page.runs.stop(user_of(request), run)
-        return gr.update(interactive=False, value="Stopping…")
-
-    parts.stop.click(_on_stop, parts.run, parts.stop, **_QUIET)
+    page.wire_stop(parts.stop, parts.run)
     for button, text in parts.starts:
         button.click(None, None, parts.prompt, js=f"() => {json.dumps(text)}", **_QUIET)
 

@@ -156,12 +156,7 @@ def _wire_trace(page: Page, parts: Parts) -> None:
     for button, text in parts.examples:
         filled = button.click(None, None, parts.prompt, js=f"() => {json.dumps(text)}", **_QUIET)
         filled.then(_on_trace, parts.prompt, outputs, **_READING)
-
-    def _on_stop(run: str, request: gr.Request) -> Any:
-        page.runs.stop(user_of(request), run)
-        return gr.update(interactive=False, value="Stopping…")
-
-    parts.stop.click(_on_stop, parts.reading, parts.stop, **_QUIET)
+    page.wire_stop(parts.stop, parts.reading)
 
 
 def _how_far(reading: Reading) -> str:

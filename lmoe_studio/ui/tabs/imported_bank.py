@@ -14,7 +14,7 @@ from lmoe_studio.ui.components.adapters import build_adapters
 from lmoe_studio.ui.importing.asked import read_asked
 from lmoe_studio.ui.importing.desk import ImportDesk, ImportState
 from lmoe_studio.ui.importing.told import import_panel
-from lmoe_studio.ui.page import Page, user_of
+from lmoe_studio.ui.page import Page, say_stopping, user_of
 from lmoe_studio.ui.problems import problem_panel
 from lmoe_studio.ui.training.form import Known
 
@@ -90,9 +90,8 @@ def wire(page: Page, parts: ImportParts) -> None:
     def _on_beat(is_open: object, shown: object, request: gr.Request) -> list[Any]:
         return look(user_of(request), shown) if is_open == "open" else [gr.skip()] * len(outputs)
 
-    def _on_stop(request: gr.Request) -> Any:
+    def _on_stop(request: gr.Request) -> None:
         desk.stop(user_of(request))
-        return gr.update(interactive=False, value="Stopping…")
 
     def _on_load(request: gr.Request) -> list[Any]:
         try:
@@ -102,7 +101,8 @@ def wire(page: Page, parts: ImportParts) -> None:
         return [gr.skip(), token_hex(4)]
 
     parts.start.click(_on_start, parts.adapters, outputs, **_IMPORT)
-    parts.stop.click(_on_stop, None, parts.stop, **_QUIET)
+    say_stopping(parts.stop)
+    parts.stop.click(_on_stop, None, None, **_QUIET)
     is_open = gr.Textbox("", visible=False)
     ask = "(asked, shown) => [isTrainOpen() ? 'open' : '', shown]"
     page.beat.tick(_on_beat, [is_open, parts.shown], outputs, js=ask, **_QUIET)

@@ -1,11 +1,14 @@
 """The bar in every tab: what it offers, how far a file is, stopping, and after a reload."""
 
-import time
+from threading import Event
 
 import pandas as pd
+from patience import PATIENCE
+from waits import keeping, one_run
 
 from lmoe_studio.tracing.files import load_trace
 from lmoe_studio.ui.exports import files
+from lmoe_studio.ui.runs import RunBook
 
 
 def saved(page, bar, kind, name=None):
@@ -19,7 +22,8 @@ def saved(page, bar, kind, name=None):
 def write_in_compose(page, text="one two"):
     page.get_by_role("tab", name="Compose").click()
     page.fill("#compose-prompt textarea", text)
-    page.click("#generate:not([disabled])")
+    with one_run(page):
+        page.click("#generate")
     page.wait_for_selector("#compose-exports [data-format='csv']")
 
 
@@ -27,18 +31,18 @@ def run_in_compare(page, text="one two"):
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("#picker select")
     page.fill("#compare-prompt textarea", text)
-    page.click("#compare:not([disabled])")
+    with keeping(page, "comparison"), one_run(page, "#compare"):
+        page.click("#compare")
     page.wait_for_selector("#compare-exports [data-format='csv']")
 
 
 def test_what_compose_wrote_can_be_saved_also_after_a_reload(page, tmp_path):
     write_in_compose(page)
     page.click("#composer [aria-label='Solo math']")
-    page.click("#generate:not([disabled])")
-    page.wait_for_selector("#generate:not([disabled])")
-    page.wait_for_timeout(500)
+    with keeping(page, "written"), one_run(page):
+        page.click("#generate")
+    page.locator("#compose-exports [data-format='parquet']").get_by_text("about").wait_for()
     files = [saved(page, "#compose-exports", "parquet")]
-    assert "about" in page.inner_text("#compose-exports [data-format='parquet']")
     page.reload()
     page.wait_for_timeout(3500)  # elsewhere first
     page.get_by_role("tab", name="Compose").click()
@@ -75,7 +79,7 @@ def test_a_sweep_is_a_table(page):
     page.wait_for_selector("#picker select")
     page.fill("#compare-prompt textarea", "one two")
     page.get_by_role("button", name="Sweep one expert").click()
-    page.click("#run-sweep:not([disabled])")
+    page.click("#run-sweep")
     page.wait_for_selector("#sweep-exports [data-format='csv']")
     table = pd.read_csv(saved(page, "#sweep-exports", "csv", "sweep").path())
     assert list(table["run"])[:2] == ["base", "sql 0"]
@@ -87,18 +91,27 @@ def test_a_file_says_how_far_it_is_and_can_be_stopped(page, monkeypatch):
     page.get_by_role("button", name="Mixed").click()
     page.wait_for_selector("#exports [data-format='csv']")
     monkeypatch.setattr(files, "_ROWS", 500)
-    write = files.WRITERS["csv"].write
+    write, stop, stopped, written = files.WRITERS["csv"].write, RunBook.stop, Event(), []
 
-    def slow(self, table):
-        time.sleep(0.15)
+    def waiting(self, table):
+        """Only the first rows are written before it is stopped."""
+        assert not written or stopped.wait(PATIENCE)
+        written.append(len(table))
         write(self, table)
 
-    monkeypatch.setattr(files.WRITERS["csv"], "write", slow)
+    def told(self, user, key):
+        found = stop(self, user, key)
+        stopped.set()
+        return found
+
+    monkeypatch.setattr(RunBook, "stop", told)
+    monkeypatch.setattr(files.WRITERS["csv"], "write", waiting)
     page.click("#exports [data-format='csv']")
     page.wait_for_function("document.querySelector('#exports progress')?.value > 0")
     assert page.locator("#exports [data-format='parquet']").is_disabled()
     page.click("#exports .told button")
     page.get_by_text("Stopped: no file was written.").wait_for()
+    assert len(written) <= 2
     monkeypatch.undo()
     assert len(pd.read_csv(saved(page, "#exports", "csv").path())) > 500
     page.locator("#exports .told").wait_for(state="hidden")
