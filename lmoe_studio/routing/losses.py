@@ -40,8 +40,15 @@ def expert_load(
     probs: Float[Tensor, "batch seq site expert"], mask: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "site expert"]:
     """Share of tokens whose top choice is each expert."""
-    first = F.one_hot(probs.argmax(dim=-1), probs.shape[-1])
-    return token_mean(first.to(probs.dtype), mask)
+    return top_choices(probs, mask) / mask.sum().clamp_min(1)
+
+
+def top_choices(
+    probs: Float[Tensor, "batch seq site expert"], mask: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, "site expert"]:
+    """How many tokens have each expert as their top choice."""
+    first = F.one_hot(probs.argmax(dim=-1), probs.shape[-1]).to(probs.dtype)
+    return torch.einsum("bsnl,bs->nl", first, mask.to(probs.dtype))
 
 
 def router_z_loss(

@@ -35,7 +35,7 @@ from lmoe_studio.training.data import MixedSkills, SkillData, collate
 from lmoe_studio.training.evaluate import evaluate
 from lmoe_studio.training.events import CheckpointSaved, EvalDone, Event, StepDone
 from lmoe_studio.training.gauges import routing_gauges
-from lmoe_studio.training.joint_loss import WholeStep, load_of_step
+from lmoe_studio.training.joint_loss import WholeStep, look_ahead
 from lmoe_studio.training.parameters import restore_parameters, whole_parameters
 from lmoe_studio.training.processes import Processes
 
@@ -156,12 +156,10 @@ class JointTrainer(Trainer):
         """The batches of a step, of which the losses have to know the whole."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = [self._prepare_inputs(batch) for batch in batches]
-        load = None
-        if len(batches) > 1 and self.config.balance_loss and self._router_learns:
-            load = load_of_step(
-                self.model_wrapped or self.mixture, batches, self.config.router, self.processes
-            )
-        self._step = WholeStep.of(batches, self.config.router, self.processes, load)
+        later = None
+        if self.config.balance_loss and self._router_learns:
+            later = look_ahead(self.model_wrapped or self.mixture, batches, self.config.router)
+        self._step = WholeStep.of(batches, self.config.router, self.processes, later)
         return batches, items
 
     def _skill_weight(self) -> float:
