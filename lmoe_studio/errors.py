@@ -144,6 +144,10 @@ class StorageError(LMoEError):
     """A file cannot be written or read back."""
 
 
+class OtherWeightsWarning(UserWarning):
+    """A bank is used on a base model of the right shapes and of other weights."""
+
+
 def kind_of(value: object) -> str:
     """What came, for a message: its kind and not its content."""
     known = {"list": "a list", "tuple": "a tuple", "str": "text", "NoneType": "nothing"}

@@ -4,7 +4,8 @@ Commands import what they need when they run, so that `lmoe --help` answers at o
 """
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +24,7 @@ from lmoe_studio.cli import (
 )
 from lmoe_studio.cli.console import say
 from lmoe_studio.cli.streams import settled_streams
-from lmoe_studio.errors import LMoEError, TrainingStopped
+from lmoe_studio.errors import LMoEError, OtherWeightsWarning, TrainingStopped
 from lmoe_studio.version import __version__
 
 app = typer.Typer(
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_show_warning = warnings.showwarning
+
 # In the order of --help.
 for _module in (serve, trace, evaluate, generate, merge, export, train, jobs, bank, hub, report):
     app.add_typer(_module.commands)
@@ -43,6 +46,7 @@ def main() -> None:
     """Run a command; a person's mistake ends in one sentence and exit code 1."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    warnings.showwarning = _say_warning
     with settled_streams():
         try:
             _run()
@@ -56,6 +60,16 @@ def main() -> None:
             sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
+
+
+def _say_warning(
+    message: Warning | str, category: type[Warning], *place: Any, **where: Any
+) -> None:
+    """A warning of ours is a sentence; those of libraries stay as they are."""
+    if issubclass(category, OtherWeightsWarning):
+        say(str(message), title="Note:")
+    else:
+        _show_warning(message, category, *place, **where)
 
 
 def _run() -> None:

@@ -3,6 +3,7 @@
 Plain data on the CPU. `attach.py` puts it beside a model, `files.py` on disk.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +13,19 @@ from torch import Tensor
 
 from lmoe_studio.base_models import BaseIdentity
 from lmoe_studio.config import Composition, RouterSettings
-from lmoe_studio.errors import AdapterError, BankError, BaseMismatchError, did_you_mean
+from lmoe_studio.errors import (
+    AdapterError,
+    BankError,
+    BaseMismatchError,
+    OtherWeightsWarning,
+    did_you_mean,
+)
 from lmoe_studio.experts.adapter import take_adapter
 from lmoe_studio.experts.adapter_places import BaseLayers
 from lmoe_studio.experts.formats.folders import find_adapters
 from lmoe_studio.experts.formats.registry import open_adapter
 from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.weight_sample import same_weights
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,22 @@ class ExpertBank:
         return cls(name, base, tuple(experts), settings)
 
     def require_base(self, base: BaseIdentity) -> None:
-        """Raise BaseMismatchError unless the bank was made for a base of this architecture."""
+        """Raise BaseMismatchError unless the bank was made for a base of this architecture.
+
+        Where it is one of other weights, there is an OtherWeightsWarning.
+        """
         if base.fingerprint != self.base.fingerprint:
             raise BaseMismatchError(
                 f"Bank '{self.name}' was made for {self.base.id}, and {base.id or 'this one'} is a "
                 "model of another architecture; take the bank with its own base model."
+            )
+        if not same_weights(base.weights, self.base.weights):
+            warnings.warn(
+                f"Bank '{self.name}' was made on {self.base.id}, and the weights of "
+                f"{base.id or 'this base model'} are others in the same shapes: its experts may do "
+                "something else here than where they were trained.",
+                OtherWeightsWarning,
+                stacklevel=3,
             )
 
     @property

@@ -33,6 +33,7 @@ from lmoe_studio.experts.hub_cache import fetched
 from lmoe_studio.experts.places import find_bank, is_local
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.state import check_state
+from lmoe_studio.weight_sample import is_sample
 from lmoe_studio.whole import STAGED, whole_folder
 
 ROUTER = "router.safetensors"
@@ -54,6 +55,12 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _weight_sample(text: str) -> str:
+    if not is_sample(text):
+        raise ValueError("expected a sample of the base model's weights, as lmoe writes it")
+    return text
+
+
 class _ExpertEntry(Config):
     name: Annotated[str, AfterValidator(_folder_name)]
     description: str = ""
@@ -63,6 +70,7 @@ class _ExpertEntry(Config):
 class _BaseEntry(Config):
     id: Annotated[str, AfterValidator(_model_name)]
     fingerprint: str
+    weights: Annotated[str, AfterValidator(_weight_sample)] | None = None
 
 
 class _BankFile(Config):
@@ -168,7 +176,7 @@ def load_bank(bank: str | Path, *, revision: str | None = None) -> ExpertBank:
     state, said = files.tensors(ROUTER) if files.has(ROUTER) else ({}, None)
     loaded = ExpertBank(
         name=entry.name,
-        base=BaseIdentity(entry.base.id, entry.base.fingerprint),
+        base=BaseIdentity(entry.base.id, entry.base.fingerprint, weights=entry.base.weights),
         experts=experts,
         router=entry.router,
         router_state=state,
@@ -209,7 +217,9 @@ def _router_widths(bank: ExpertBank) -> dict[str, int | None]:
 def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     entry = _BankFile(
         name=bank.name,
-        base=_BaseEntry(id=bank.base.id, fingerprint=bank.base.fingerprint),
+        base=_BaseEntry(
+            id=bank.base.id, fingerprint=bank.base.fingerprint, weights=bank.base.weights
+        ),
         composition=bank.composition,
         router=bank.router,
         experts=tuple(
