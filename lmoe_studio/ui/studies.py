@@ -4,11 +4,13 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from secrets import token_urlsafe
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 from lmoe_studio.errors import DataError, TextError
 from lmoe_studio.tracing.corpus_files import CorpusFile, survey
@@ -45,18 +47,24 @@ class _Stopped(Exception):
 
 
 class StudyStore:
-    """The newest studies, by (user, id); their folders go with them."""
+    """The newest studies, by (user, id); their folders go with them, and all when the store goes."""
 
     def __init__(self) -> None:
-        self._place = TemporaryDirectory(prefix="lmoe-studies-")
         self._studies: OrderedDict[tuple[str, str], KeptStudy] = OrderedDict()
         self._lock = Lock()
 
     def new_folder(self) -> Path:
         """A folder for a corpus, its run and its exports."""
-        folder = Path(self._place.name) / token_urlsafe(12)
+        folder = self._place / token_urlsafe(12)
         folder.mkdir()
         return folder
+
+    @cached_property
+    def _place(self) -> Path:
+        """A folder for all of them, made for the first."""
+        place = mkdtemp(prefix="lmoe-studies-")
+        finalize(self, shutil.rmtree, place, ignore_errors=True)
+        return Path(place)
 
     def put(self, user: str, kept: KeptStudy) -> str:
         """Keep a study; the answer is its id."""

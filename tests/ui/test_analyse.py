@@ -1,5 +1,6 @@
 """The Analyse tab: a corpus of someone's own, studied, shown, exported, stopped and refused."""
 
+import gc
 import json
 from pathlib import Path
 from threading import Event
@@ -109,7 +110,16 @@ def test_a_store_gives_a_study_only_to_its_user_and_forgets_the_oldest(tiny):
     assert store.get("ann", keys[-1]) is kept[-1]
     assert store.get("ann", keys[0]) is None
     assert not kept[0].folder.exists()
-    store._place.cleanup()
+    place = kept[-1].folder.parent
+    assert place.exists()
+    del store
+    gc.collect()
+    assert not place.exists()
+
+
+def test_a_store_that_nobody_studies_with_makes_no_folder(monkeypatch):
+    monkeypatch.setattr(studies, "mkdtemp", None)
+    StudyStore()
 
 
 def test_the_code_to_copy_is_python(tmp_path):

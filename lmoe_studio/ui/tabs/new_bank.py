@@ -205,7 +205,6 @@ def _start(page: Page, asked: _Asked) -> str:
 
 def _wire_file(page: Page, form: FormParts) -> None:
     """The form as a file with its command, and back."""
-    place = TemporaryDirectory(prefix="lmoe-config-")
 
     def _on_write(skills: object, options: object) -> list[Any]:
         try:
@@ -219,15 +218,19 @@ def _wire_file(page: Page, form: FormParts) -> None:
     for event in (form.as_file.expand, form.write.click):
         event(_on_write, [form.skills, form.options], written, **_QUIET)
 
-    def _on_download(skills: object, options: object) -> list[Any]:
+    def _on_download(skills: object, options: object) -> Iterator[list[Any]]:
         try:
-            with TemporaryDirectory(prefix="lmoe-texts-") as folder:
+            with (
+                TemporaryDirectory(prefix="lmoe-texts-") as folder,
+                TemporaryDirectory(prefix="lmoe-config-") as made,
+            ):
                 config = _read(page, folder, skills, options).config
-                made = Path(place.name) / token_hex(8)
-                made.mkdir()
-                return [str(write_archive(config, made)), ""]
+                yield [
+                    str(write_archive(config, Path(made))),
+                    "",
+                ]  # Gradio takes a copy of the file
         except Exception as error:
-            return [None, problem_panel(error)]
+            yield [None, problem_panel(error)]
 
     outputs = [page.download, form.file_notice]
     ready = form.download.click(_on_download, [form.skills, form.options], outputs, **_TEXTS)
