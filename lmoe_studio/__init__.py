@@ -56,7 +56,7 @@ _HOME = {
     "Jobs": "jobs.jobs",
     "LMoEError": "errors",
     "LMoEForCausalLM": "hub.causal_lm",
-    "MixtureModel": "mixture",
+    "MixtureModel": "mixture.model",
     "Override": "routing.plan",
     "RegexMatch": "routing.plan",
     "RouterSettings": "config",
