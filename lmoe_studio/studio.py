@@ -49,8 +49,9 @@ from lmoe_studio.routing.given import PlanLike, PlanSource, as_blend, as_plan, n
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
-from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, CorpusTexts
-from lmoe_studio.tracing.corpus_parts import CorpusRun
+from lmoe_studio.tracing.corpus_files import LabelledText
+from lmoe_studio.tracing.corpus_parts import CorpusRun, require_runs_only
+from lmoe_studio.tracing.corpus_sources import CorpusLike, opened_corpus
 from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
 from lmoe_studio.tracing.prompt import record_prompt
 from lmoe_studio.tracing.recorder import settle_prompt
@@ -216,7 +217,7 @@ class Studio:
 
     def trace_corpus(
         self,
-        corpus: Path | str | Iterable[str],
+        corpus: CorpusLike,
         *,
         out: Path | str,
         labels: Iterable[object] | None = None,
@@ -241,9 +242,12 @@ class Studio:
         Args:
             corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves:
                 a list, a column of a data frame, an array, a generator. Missing ones are passed over.
+                Or a dataset: a folder of `save_to_disk`, `hf:user/name,split=test,take=500`, or an
+                object of the library `datasets`.
             out: folder for this run and others that are to be read together.
             labels: a label for each text, where the texts are given; None or NaN for one without.
-            text_column: column of the file that holds the texts.
+            text_column: column of the file or dataset that holds the texts; where there is no `text`,
+                pairs and conversations are found by their usual columns (docs/training.md).
             label_column: column that holds their labels; None reads none.
             run: name of the run, to keep several in one folder; made up unless given.
             plan: what to change about the routing, in every text.
@@ -254,18 +258,25 @@ class Studio:
             should_stop: asked before each batch; a run that is stopped keeps its finished parts.
 
         Raises:
+            HubError: a dataset of the hub cannot be had.
             DataError: the corpus cannot be read, or holds no text.
             ConfigError: the folder holds a run of another corpus, bank or options.
             StorageError: a part cannot be written.
             OverflowedError: the model's numbers are not finite in one of the texts.
             PlanError: the plan does not fit this bank.
         """
-        texts = _corpus(corpus, labels, text_column, label_column)
         asked, most = self._author.checked(plan), _most_tokens(max_tokens)
+        require_runs_only(Path(out))
         tracer = CorpusTracer(
             self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
-        with self._live_experts():
+        with (
+            opened_corpus(
+                corpus, labels=labels, text_column=text_column, label_column=label_column,
+                keep_in=Path(out) / "_data",
+            ) as texts,
+            self._live_experts(),
+        ):  # fmt: skip
             return tracer.run(
                 texts,
                 Path(out),
@@ -277,7 +288,7 @@ class Studio:
 
     def evaluate(
         self,
-        corpus: Path | str | Iterable[str],
+        corpus: CorpusLike,
         *,
         labels: Iterable[object] | None = None,
         text_column: str = "text",
@@ -297,27 +308,35 @@ class Studio:
         Args:
             corpus: a .jsonl, .csv, .parquet or .txt file (a text a line), or the texts themselves:
                 a list, a column of a data frame, an array, a generator. Missing ones are passed over.
+                Or a dataset: a folder of `save_to_disk`, `hf:user/name,split=test,take=500`, or an
+                object of the library `datasets`.
             labels: a label for each text, where the texts are given; None or NaN for one without.
-            text_column: column of the file that holds the texts.
+            text_column: column of the file or dataset that holds the texts; where there is no `text`,
+                pairs and conversations are found by their usual columns (docs/training.md).
             label_column: column that holds their labels; None reads none.
             plans: further plans to compare, by name.
             max_tokens: cut longer texts to this; to what the model can read they are cut anyway.
             on_progress: hears after each batch how far it is.
 
         Raises:
+            HubError: a dataset of the hub cannot be had.
             DataError: the corpus cannot be read, or holds nothing to foretell.
             PlanError: a plan does not fit this bank.
             ConfigError: a plan has the name of one that is compared anyway.
             OverflowedError: the model's scores are not finite in one of the texts.
         """
-        texts = _corpus(corpus, labels, text_column, label_column)
         named, most = named_plans(plans or {}), _most_tokens(max_tokens)
         for plan in named.values():
             self._author.checked(plan)
         evaluator = CorpusEvaluator(
             self.model, self._texts, self._encode_cut, self.context_length, self._one_at_a_time
         )
-        with self._live_experts():
+        with (
+            opened_corpus(
+                corpus, labels=labels, text_column=text_column, label_column=label_column
+            ) as texts,
+            self._live_experts(),
+        ):
             return evaluator.run(texts, plans=named, max_tokens=most, on_progress=on_progress)
 
     @property
@@ -557,9 +576,12 @@ class Studio:
             return self._ids.whole(text)
         return self._ids.first(text, most)
 
-    def _encode_cut(self, text: str) -> list[int]:
+    def _encode_cut(self, item: LabelledText) -> list[int]:
         """One token more than the model reads where there are more, so that a cut is seen."""
-        return self._ids.first(text, self.context_length + 1)
+        most = self.context_length + 1
+        if item.turns:
+            return self._ids.first_of_chat(item.turns, most)
+        return self._ids.first(item.text, most)
 
 
 def _same_base(
@@ -579,19 +601,6 @@ def _same_base(
 
 def _most_tokens(given: object) -> int | None:
     return None if given is None else whole_number(given, "max_tokens", least=1)
-
-
-def _corpus(
-    corpus: Path | str | Iterable[str],
-    labels: Iterable[object] | None,
-    text_column: str,
-    label_column: str | None,
-) -> Corpus:
-    if not isinstance(corpus, str | Path):
-        return CorpusTexts(corpus, labels)
-    if labels is not None:
-        raise ConfigError("Labels go with texts; for a file name its label_column.")
-    return CorpusFile(Path(corpus), text_column, label_column)
 
 
 def available_banks() -> list[str]:

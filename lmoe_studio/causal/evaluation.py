@@ -21,7 +21,7 @@ from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import needs_text
 from lmoe_studio.tracing.batches import batches_of_like_length
 from lmoe_studio.tracing.corpus import CorpusProgress
-from lmoe_studio.tracing.corpus_files import Corpus, survey
+from lmoe_studio.tracing.corpus_files import Corpus, LabelledText, survey
 from lmoe_studio.tracing.recorder import settle_prompt
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -73,7 +73,7 @@ class CorpusEvaluator:
 
     model: MixtureModel
     texts: TokenTexts
-    encode: Callable[[str], list[int]]
+    encode: Callable[[LabelledText], list[int]]
     context_length: int
     turn: AbstractContextManager[object]
     """Entered for each forward pass: others may use the model in between."""
@@ -122,7 +122,7 @@ class CorpusEvaluator:
         limit = min(max_tokens or self.context_length, self.context_length)
         group, tokens = list[_Row](), 0
         for item in corpus:
-            ids = self.encode(item.text)
+            ids = self.encode(item)
             group.append(_Row(ids[:limit], item.label, len(item.text), len(ids) > limit))
             tokens += len(group[-1].ids)
             if tokens >= _GROUP_TOKENS:

@@ -15,6 +15,8 @@ from lmoe_studio.cli.text_input import read_text
 
 if TYPE_CHECKING:
     from lmoe_studio.causal.evaluation import CorpusLosses
+    from lmoe_studio.routing.plan import RoutingPlan
+    from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.corpus import CorpusProgress
 
 commands = typer.Typer()
@@ -25,7 +27,11 @@ commands = typer.Typer()
 )
 def _eval(
     data: Annotated[
-        Path, typer.Option(help="The texts: .jsonl, .csv, .parquet, or .txt with a text a line.")
+        str,
+        typer.Option(
+            help="The texts: .jsonl, .csv, .parquet, .txt with a text a line, a saved dataset, or "
+            "one of the hub: hf:user/name,split=test,take=500."
+        ),
     ],
     bank: Annotated[str, typer.Argument(help="A shipped bank's name, or a bank folder.")] = "demo",
     text_column: Annotated[
@@ -44,29 +50,17 @@ def _eval(
     quantize: Quantize = None,
 ) -> None:
     """Say what texts cost, in nats a token by label: router, uniform, base, each expert alone."""
+    from lmoe_studio.cli.corpus import said_corpus
     from lmoe_studio.routing.plan import RoutingPlan
     from lmoe_studio.studio import Studio
-    from lmoe_studio.tracing.corpus_files import CorpusFile, survey
 
-    survey(CorpusFile(data, text_column, label_column))  # before the model
-    steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
-    with waiting() as tell:
-        studio = Studio.load(bank, base=base, device=device, quantize=quantize, on_progress=tell)
-    with progress_bar() as bar:
-        task = bar.add_task("Evaluating", total=1.0, line="")
-
-        def show(progress: "CorpusProgress") -> None:
-            line = f"{progress.texts:,}/{progress.of_texts:,} texts  {progress.tokens:,} tokens"
-            bar.update(task, completed=progress.share, line=line)
-
-        found = studio.evaluate(
-            data,
-            text_column=text_column,
-            label_column=label_column,
-            plans={"plan": steer} if steer else None,
-            max_tokens=max_tokens,
-            on_progress=show,
-        )
+    with said_corpus(data, text_column, label_column) as file:  # before the model
+        steer = RoutingPlan.from_json(read_text(plan), source=str(plan)) if plan else None
+        with waiting() as tell:
+            studio = Studio.load(
+                bank, base=base, device=device, quantize=quantize, on_progress=tell
+            )
+        found = _measured(studio, file, text_column, label_column, steer, max_tokens)
     if as_json:
         print(json.dumps(_values(found, studio.bank.name), indent=2, ensure_ascii=False))
     else:
@@ -74,6 +68,31 @@ def _eval(
     cut = f", {found.cut:,} of them cut" if found.cut else ""
     missing = f", {found.unlabelled:,} without a label" if label_column and found.unlabelled else ""
     say(f"{found.texts:,} texts{cut}{missing}, {found.tokens:,} tokens; nats a token.")
+
+
+def _measured(
+    studio: "Studio",
+    file: Path,
+    text_column: str,
+    label_column: str | None,
+    steer: "RoutingPlan | None",
+    max_tokens: int | None,
+) -> "CorpusLosses":
+    with progress_bar() as bar:
+        task = bar.add_task("Evaluating", total=1.0, line="")
+
+        def show(progress: "CorpusProgress") -> None:
+            line = f"{progress.texts:,}/{progress.of_texts:,} texts  {progress.tokens:,} tokens"
+            bar.update(task, completed=progress.share, line=line)
+
+        return studio.evaluate(
+            file,
+            text_column=text_column,
+            label_column=label_column,
+            plans={"plan": steer} if steer else None,
+            max_tokens=max_tokens,
+            on_progress=show,
+        )
 
 
 def _values(found: "CorpusLosses", bank: str) -> dict[str, Any]:

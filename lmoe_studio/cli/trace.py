@@ -47,8 +47,11 @@ def _trace(
         bool, typer.Option("--contributions", help="Also record how much each expert added.")
     ] = False,
     data: Annotated[
-        Path | None,
-        typer.Option(help="Trace many texts: .jsonl, .csv, .parquet, or .txt with a text a line."),
+        str | None,
+        typer.Option(
+            help="Trace many texts: .jsonl, .csv, .parquet, .txt with a text a line, a saved "
+            "dataset, or one of the hub: hf:user/name,split=test,take=500."
+        ),
     ] = None,
     text_column: Annotated[
         str, typer.Option(help="Column of --data that holds the texts.")
@@ -93,7 +96,7 @@ def _trace(
 class _Corpus:
     """What `lmoe trace --data` was told."""
 
-    data: Path
+    data: str
     out: Path
     text_column: str
     label_column: str | None
@@ -104,10 +107,20 @@ class _Corpus:
 def _trace_corpus(
     corpus: _Corpus, load: "Callable[..., Studio]", *, contributions: bool, scores: bool
 ) -> None:
-    from lmoe_studio.tracing.corpus_files import CorpusFile, survey
+    from lmoe_studio.cli.corpus import said_corpus
+    from lmoe_studio.tracing.corpus_parts import require_runs_only
 
     require_folder_place(corpus.out)
-    survey(CorpusFile(corpus.data, corpus.text_column, corpus.label_column))  # before the model
+    require_runs_only(corpus.out)
+    with said_corpus(
+        corpus.data, corpus.text_column, corpus.label_column, keep_in=corpus.out / "_data"
+    ) as file:  # before the model
+        _trace_file(file, corpus, load, contributions=contributions, scores=scores)
+
+
+def _trace_file(
+    file: Path, corpus: _Corpus, load: "Callable[..., Studio]", *, contributions: bool, scores: bool
+) -> None:
     with waiting() as tell:
         studio = load(on_progress=tell)
     with progress_bar() as bar:
@@ -118,7 +131,7 @@ def _trace_corpus(
             bar.update(task, completed=progress.share, line=line)
 
         found = studio.trace_corpus(
-            corpus.data,
+            file,
             out=corpus.out,
             text_column=corpus.text_column,
             label_column=corpus.label_column,

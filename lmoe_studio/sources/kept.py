@@ -37,7 +37,7 @@ def kept_rows(
         HubError, DataError: the rows cannot be had, or are not sound.
         StorageError: the file cannot be written.
     """
-    file = folder / f"{_name(source)}.jsonl"
+    file = folder / f"{_name(source, columns)}.jsonl"
     if file.is_file() and isinstance(source, DatasetSource) and not anew:
         return file
     try:
@@ -70,10 +70,11 @@ def _write(
         write(f"{line}\n")
 
 
-def _name(source: DatasetSource | GivenDataset) -> str:
+def _name(source: DatasetSource | GivenDataset, columns: Collection[str]) -> str:
     """Readable, and another one for another part of another dataset."""
     if isinstance(source, GivenDataset):
         return "given"
     words = [Path(source.dataset).name, source.config or "", source.split or ""]
-    digest = sha256(json.dumps(source_value(source), sort_keys=True).encode()).hexdigest()
+    part = [source_value(source), sorted(set(columns))]
+    digest = sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
     return "-".join([*(re.sub(r"[^\w.]+", "-", word) for word in words if word), digest[:8]])

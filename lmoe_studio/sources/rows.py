@@ -12,7 +12,7 @@ A prompt and a completion may themselves be lists of messages.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,12 @@ class Layout:
     """One that may be there or not."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All its columns, in the order in which they are read."""
+        also = [self.also] if self.also else []
+        return (*self.columns[:-1], *also, self.learned)
+
+    @property
     def learned(self) -> str:
         """The column that a row is learned from."""
         return self.columns[-1]
@@ -49,11 +55,7 @@ _ASKED = (
     "`text`, or `prompt` and `response` (or `completion`), or `messages`, or `instruction`, `input` "
     "and `output`, or `conversations`"
 )
-COLUMNS = tuple(
-    dict.fromkeys(
-        name for one in LAYOUTS for name in (*one.columns, *([one.also] if one.also else []))
-    )
-)
+COLUMNS = tuple(dict.fromkeys(name for one in LAYOUTS for name in one.names))
 """All that may hold something to learn."""
 _ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant",
@@ -100,19 +102,15 @@ def text_row(values: Mapping[str, Any], where: str) -> TextRow:
     if not there:
         raise DataError(f"{where}: expected {_ASKED}; got {_listed(values)}.")
     layout = (filled or there)[0]
-    used = [*layout.columns, *([layout.also] if layout.also and layout.also in values else [])]
+    used = tuple(name for name in layout.names if name in values)
     kind, parts, prompts = _parts(layout, values, where)
     clean = tuple((role, text.encode("utf-8", "replace").decode()) for role, text in parts)
-    return TextRow(
-        kind, clean, where, clean != parts, tuple(sorted(used, key=COLUMNS.index)), prompts
-    )
+    return TextRow(kind, clean, where, clean != parts, used, prompts)
 
 
-def require_layout(names: Iterable[str], where: str) -> None:
-    """Raises DataError where columns of these names make no row."""
-    there = list(names)
-    if not any(set(one.columns) <= set(there) for one in LAYOUTS):
-        raise DataError(f"{where}: expected {_ASKED}; got {_listed(there)}.")
+def has_layout(names: Collection[str]) -> bool:
+    """Whether columns of these names make a row."""
+    return any(set(one.columns) <= set(names) for one in LAYOUTS)
 
 
 def _told_apart(filled: list[Layout], values: Mapping[str, Any]) -> list[Layout]:

@@ -26,7 +26,7 @@ from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import quantised_as
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.batches import batches_of_like_length, padded
-from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, Survey, survey
+from lmoe_studio.tracing.corpus_files import Corpus, CorpusFile, LabelledText, Survey, survey
 from lmoe_studio.tracing.corpus_parts import (
     CorpusRun,
     PartCounts,
@@ -87,7 +87,7 @@ class CorpusTracer:
 
     model: MixtureModel
     texts: TokenTexts
-    encode: Callable[[str], list[int]]
+    encode: Callable[[LabelledText], list[int]]
     context_length: int
     turn: AbstractContextManager[Any]
     """Held during each forward pass: others may use the model between batches."""
@@ -146,7 +146,7 @@ class CorpusTracer:
         most = max(1, PART_CELLS // (len(self.model.sites) * len(self.model.bank.experts)))
         rows, tokens = list[_Row](), 0
         for sequence, item in enumerate(corpus):
-            ids = self.encode(item.text)
+            ids = self.encode(item)
             row = _Row(sequence, ids[:limit], item.label, len(item.text), len(ids) > limit)
             if rows and tokens + len(row.ids) > most:
                 yield rows

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from lmoe_studio.errors import DataError, did_you_mean
-from lmoe_studio.text_rows import MAX_TEXT, read_rows, sha256
+from lmoe_studio.sources.rows import COLUMNS, MAX_TEXT, has_layout, text_row
+from lmoe_studio.text_rows import read_rows, sha256
 
 MAX_CORPUS = 2**30  # characters of all texts; a small Parquet file can unpack to any size
 
@@ -21,15 +22,31 @@ class LabelledText:
 
     text: str
     label: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+    """(role, text) of a conversation, which the base's chat template puts together."""
+    columns: tuple[str, ...] = ()
+    """What it was read from."""
 
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of texts: .jsonl, .csv, .parquet, or .txt with a text a line."""
+    """A file of texts (.jsonl, .csv, .parquet, or .txt with a text a line), or a saved dataset.
+
+    Where there is no column `text` and no other was named, pairs and conversations are found by
+    their usual columns (`sources.rows`). A pair is read as training reads it, the answer on a new line.
+    """
 
     path: Path
     text_column: str = "text"
     label_column: str | None = None
+    name: str | None = None
+    """What whoever asked calls it, if not by its path."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that may hold a text or a label."""
+        usual = COLUMNS if self.text_column == "text" else ()
+        return [self.text_column, *usual, *([self.label_column] if self.label_column else [])]
 
     def __iter__(self) -> Iterator[LabelledText]:
         """The texts that are not blank.
@@ -37,34 +54,48 @@ class CorpusFile:
         Raises:
             DataError: names the file, the line, and what is wrong with it.
         """
-        wanted = [self.text_column, *([self.label_column] if self.label_column else [])]
         plain = self.path.suffix.lower() == ".txt"
         total = 0
-        for where, row in read_rows(self.path, wanted):
-            text = self._text({self.text_column: row["text"]} if plain else row, where)
-            total += len(text)
+        for where, row in read_rows(self.path, self.columns):
+            item = self.item({self.text_column: row["text"]} | row if plain else row, where)
+            total += len(item.text)
             if total > MAX_CORPUS:
                 raise DataError(
                     f"{where}: more than {MAX_CORPUS:,} characters of text; split the file."
                 )
-            if text.strip():
-                label = row[self.label_column] if self.label_column else None
-                yield LabelledText(text, _label(label))
+            if item.text.strip():
+                yield item
+
+    def item(self, row: dict[str, Any], where: str) -> LabelledText:
+        """The text of a row, blank ones too. Raises DataError: it holds none."""
+        found = None
+        if self.text_column == "text" and "text" not in row and has_layout(row):
+            found = text_row(row, where)
+        text = "\n".join(part for _, part in found.parts) if found else self._text(row, where)
+        label = (
+            _label(row[self._known(self.label_column, row, where)]) if self.label_column else None
+        )
+        if found is None:
+            return LabelledText(text, label, columns=(self.text_column,))
+        turns = found.parts if found.kind == "messages" else ()
+        return LabelledText(text, label, turns, found.columns)
 
     def sha256(self) -> str:
         """Of the file's bytes."""
         return sha256(self.path)
 
+    def _known(self, column: str, row: dict[str, Any], where: str) -> str:
+        if column not in row:
+            known = did_you_mean(column, map(str, row))
+            option = "text_column" if column == self.text_column else "label_column"
+            raise DataError(
+                f"{where}: there is no column '{column}'; {known} Name another with "
+                f"{option} (--{option.replace('_', '-')})."
+            )
+        return column
+
     def _text(self, row: dict[str, Any], where: str) -> str:
-        for column in (self.text_column, self.label_column):
-            if column is not None and column not in row:
-                known = did_you_mean(column, map(str, row))
-                option = "text_column" if column == self.text_column else "label_column"
-                raise DataError(
-                    f"{where}: there is no column '{column}'; {known} Name another with "
-                    f"{option} (--{option.replace('_', '-')})."
-                )
-        text = row[self.text_column]
+        text = row[self._known(self.text_column, row, where)]
         if is_missing(text):
             return ""
         if not isinstance(text, str):
@@ -130,20 +161,23 @@ class Survey:
     labels: dict[str, int]
     """How many texts have each label; texts without one are not counted."""
     sha256: str
+    columns: tuple[str, ...] = ()
+    """What the texts were read from."""
 
 
 def survey(corpus: Corpus) -> Survey:
     """Read a corpus through. Raises DataError for whatever is wrong with it, or if it is empty."""
-    texts, characters, labels = 0, 0, dict[str, int]()
+    texts, characters, labels, columns = 0, 0, dict[str, int](), dict[str, None]()
     for item in corpus:
         texts += 1
+        columns |= dict.fromkeys(item.columns)
         characters += len(item.text)
         if item.label is not None:
             labels[item.label] = labels.get(item.label, 0) + 1
     if not texts:
-        name = corpus.path if isinstance(corpus, CorpusFile) else "The corpus"
+        name = corpus.name or corpus.path if isinstance(corpus, CorpusFile) else "The corpus"
         raise DataError(f"{name} holds no text; give it at least one that is not blank.")
-    return Survey(texts, characters, labels, corpus.sha256())
+    return Survey(texts, characters, labels, corpus.sha256(), tuple(columns))
 
 
 def is_missing(value: Any) -> bool:

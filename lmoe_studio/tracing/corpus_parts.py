@@ -1,6 +1,7 @@
 """A run on disk: a folder for each run, a manifest of what it is, and parts that are whole.
 
     out/
+    ├── _data/                   rows of a dataset, taken once
     └── run=NAME/
         ├── _manifest.json       bank, base, data and options; another one refuses to go on
         ├── part-00000.parquet   some texts, all their rows
@@ -119,7 +120,7 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
         )
     try:
         require_name(out)
-        _refuse_foreign(out)
+        require_runs_only(out)
         others = runs_in(out)
         if run is None:
             same = [name for name in others if not _differences(out, name, config)]
@@ -171,8 +172,12 @@ def counts_of(path: Path) -> PartCounts | None:
         return None
 
 
-def _refuse_foreign(out: Path) -> None:
-    """A folder of runs is read as a whole, so nothing else may stand in it."""
+def require_runs_only(out: Path) -> None:
+    """A folder of runs is read as a whole, so nothing else may stand in it.
+
+    Raises:
+        ConfigError: something does.
+    """
     if not out.exists():
         return
     for path in out.iterdir():

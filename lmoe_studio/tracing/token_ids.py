@@ -1,6 +1,6 @@
 """TokenIds: texts become token ids, and no more of a text is tokenised than a model can read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -48,6 +48,19 @@ class TokenIds:
         """The first tokens of a text, however long it is."""
         most = max(_COUNTED, count * self._longest)
         return self._reader.ids(text[:most])[:count]
+
+    def first_of_chat(self, turns: Sequence[tuple[str, str]], count: int) -> list[int]:
+        """The first tokens of a conversation in the chat template.
+
+        Args:
+            turns: (role, text) of each.
+            count: at most so many.
+
+        Raises:
+            TextError: the template refuses it.
+        """
+        text = self._reader.chat([{"role": role, "content": content} for role, content in turns])
+        return self._reader.ids(text, special=False)[:count]
 
     def asked(self, prompt: str, *, new_tokens: int = 0) -> list[int]:
         """All tokens of a prompt in the chat template, up to where the assistant is to speak.
