@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from lmoe_studio.version import __version__
 
 if TYPE_CHECKING:
-    from lmoe_studio.config import RouterSettings
     from lmoe_studio.errors import LMoEError
     from lmoe_studio.experts.bank import Expert, ExpertBank
     from lmoe_studio.experts.files import load_bank, save_bank
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         Steps,
         TextMatch,
     )
+    from lmoe_studio.routing.settings import RouterSettings
     from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.files import load_trace, save_trace
     from lmoe_studio.tracing.records import RoutingTrace

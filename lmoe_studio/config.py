@@ -6,18 +6,10 @@ Also the settings that several folders share. No torch here.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from lmoe_studio.errors import ConfigError, did_you_mean
 from lmoe_studio.plain_data import PlainDataError, read_yaml
@@ -94,43 +86,6 @@ class Config(BaseModel):
         else:
             text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
-
-
-class RouterSettings(Config):
-    """How hidden states become routing weights."""
-
-    kind: str = Field(
-        default="linear", description="linear (learned), uniform, blend (fixed) or arrow."
-    )
-    scope: Literal["layer", "shared", "module"] = Field(
-        default="layer",
-        description="One router a decoder block; one for all, reading the embeddings; "
-        "or one for each target linear, reading that linear's input.",
-    )
-    activation: Literal["softmax", "sigmoid"] = "softmax"
-    temperature: float = Field(default=1.0, ge=1e-6, le=1e6, allow_inf_nan=False)
-    top_k: int | None = Field(default=None, ge=1, description="Keep the k largest; none keeps all.")
-    renormalise: bool = Field(
-        default=True, description="After top-k, let the kept weights sum as before."
-    )
-    blend: dict[str, Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]] | None = (
-        Field(default=None, description="Weight by expert, for kind blend.")
-    )
-
-    @model_validator(mode="after")
-    def _blend_needs_weights(self) -> Self:
-        if (self.kind == "blend") != (self.blend is not None):
-            raise ValueError("`blend` (weight by expert) goes with kind 'blend' and with no other")
-        return self
-
-    def __str__(self) -> str:
-        scope = {"layer": "per layer", "shared": "shared by all layers", "module": "per module"}
-        parts = [self.kind, scope[self.scope], self.activation]
-        if self.temperature != 1:
-            parts.append(f"temperature {self.temperature:g}")
-        if self.top_k:
-            parts.append(f"top {self.top_k}" + ("" if self.renormalise else ", not renormalised"))
-        return ", ".join(parts)
 
 
 def printable(text: str) -> str:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmoe_studio.base_models import BaseModel, Progress, load_base, silent
-from lmoe_studio.config import EMBEDDED_BASE, RouterSettings
+from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import AdapterError, BaseModelError, LMoEError
 from lmoe_studio.experts.bank import Expert, ExpertBank, read_expert
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.experts.formats.folders import find_adapters
 from lmoe_studio.proof import Proof
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.whole import require_free
 
 

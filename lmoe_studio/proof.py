@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 
 from lmoe_studio.architecture import decoder_blocks, embedded_tokens
 from lmoe_studio.base_models import BaseIdentity, over_same_weights
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseModelError, LMoEError
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.mixture.base_pass import run_base, token_batch
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override
+from lmoe_studio.routing.settings import RouterSettings
 
 _Ranks = tuple[tuple[str, int], ...]
 """The rank of each layer of an adapter."""

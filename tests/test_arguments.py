@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_models import make_tiny_studio
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ConfigError, LMoEError, PlanError, TextError
 from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.routing.plan import Override, RoutingPlan, Steps
+from lmoe_studio.routing.settings import RouterSettings
 
 SQL = Override.solo("sql")
 PLAN = RoutingPlan([SQL])

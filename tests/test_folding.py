@@ -9,10 +9,10 @@ import torch
 from tiny_models import ROUTERS, make_tiny_base, make_tiny_studio
 from tolerances import ONE_PASS
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import PlanError
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 
 BLEND = RoutingPlan([Override.blend({"sql": 0.6, "math": 0.4})])
 BY_LAYER = RoutingPlan(

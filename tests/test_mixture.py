@@ -13,11 +13,13 @@ from tiny_models import (
 )
 from tolerances import ONE_PASS, of_gradient
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseMismatchError, PlanError, TextError
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.router import RouterSpec
+from lmoe_studio.routing.settings import RouterSettings
 
 
 def mixture(**options):
@@ -33,8 +35,9 @@ def run(model, ids, *args, **options):
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
 def test_weights_are_not_negative_and_sum_to_one(ids, router):
     routing = run(mixture(router=router), ids, record=True).routing
-    assert (routing.weights >= 0).all()
-    if router.activation == "softmax" and (router.renormalise or not router.top_k):
+    assert (routing.weights >= 0).all() or router.activation == "identity"
+    sums = router.activation == "softmax" and not router.threshold
+    if sums and (router.renormalise or not router.top_k):
         torch.testing.assert_close(routing.weights.sum(-1), torch.ones(routing.weights.shape[:3]))
     if router.top_k:
         assert ((routing.weights > 0).sum(-1) <= router.top_k).all()
@@ -79,18 +82,55 @@ def test_factor_composition_differs_between_corners_and_refuses_mixed_ranks(ids)
 
 @pytest.mark.parametrize("router", ROUTERS, ids=str)
 def test_cached_equals_uncached(ids, router):
+    """However the prompt's five tokens are cut, and with the others one by one."""
     model = mixture(router=router)
-    whole = run(model, ids, record=True)
-    head = run(model, ids[:, :5], use_cache=True, record=True)
-    parts, weights, cache = [head.logits], [head.routing.weights], head.past_key_values
-    for step in range(5, ids.shape[1]):
-        out = run(
-            model, ids[:, step : step + 1], past_key_values=cache, use_cache=True, record=True
-        )
-        parts.append(out.logits)
-        weights.append(out.routing.weights)
-    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, **ONE_PASS)
-    torch.testing.assert_close(torch.cat(weights, 1), whole.routing.weights, **ONE_PASS)
+    seq = ids.shape[1]
+    steps = torch.arange(-5, seq - 5).clamp_min(-1).expand_as(ids)
+    whole = run(model, ids, steps=steps, record=True)
+    cuts = [[5, *range(6, seq + 1)], [3, 5, seq], [*range(1, seq + 1)]]
+    for ends in cuts[:1] if model.reads_whole_prompts else cuts:
+        parts, cache = [], None
+        for here in map(slice, [0, *ends], ends):
+            parts.append(run(
+                model, ids[:, here], steps=steps[:, here], past_key_values=cache, use_cache=True,
+                record=True,
+            ))  # fmt: skip
+            cache = parts[-1].past_key_values
+        joined = MixtureOutput.join(parts, seq)
+        torch.testing.assert_close(joined.logits, whole.logits, **ONE_PASS)
+        torch.testing.assert_close(joined.routing.weights, whole.routing.weights, **ONE_PASS)
+        for name, values in whole.routing.notes.items():
+            torch.testing.assert_close(joined.routing.notes[name], values, **ONE_PASS)
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_the_gate_makes_a_routers_own_weights_of_its_logits_and_notes_to_the_bit(ids, router):
+    model = mixture(router=router)
+    routing = run(model, ids, record=True).routing
+    made = router_class(router.kind)(RouterSpec(router, model.bank.expert_names, 1, {}))
+    for site in range(len(model.sites)):
+        # As they came: a vector's last numbers may round otherwise than its first.
+        notes = {name: values[:, :, site].contiguous() for name, values in routing.notes.items()}
+        found = made.gate(routing.logits[:, :, site].contiguous(), notes)
+        if router.kind != "blend":  # its weights may be negative, and then are of no logits
+            assert torch.equal(found, routing.router_weights[:, :, site])
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=str)
+def test_what_comes_later_changes_no_routing(ids, router):
+    """Except where a router says that it decides once for a whole prompt."""
+    model = mixture(router=router)
+    changed = torch.cat([ids[:, :6], (ids[:, 6:] + 1) % 50], dim=1)
+    first, second = (run(model, each, record=True).routing.weights for each in (ids, changed))
+    same = torch.equal(first[:, :6], second[:, :6])
+    assert same != model.reads_whole_prompts or router.kind in ("uniform", "blend")
+
+
+def test_a_prompt_that_is_routed_as_a_whole_is_not_read_in_parts(ids):
+    model = mixture(router=RouterSettings(pool="prompt"))
+    head = run(model, ids[:, :5], use_cache=True)
+    with pytest.raises(TextError, match="a further part of one came"):
+        run(model, ids[:, 5:], past_key_values=head.past_key_values, use_cache=True)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -11,13 +11,13 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from lmoe_studio import quantisation
 from lmoe_studio.base_models import identify, load_base, over_same_weights
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BaseModelError, PlanError
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.generation.replay import ReplayedSteps
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.quantisation import count_parameters, quantised_linears
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.studio import Studio
 
 BITS = ["4bit", "8bit"]

@@ -19,10 +19,11 @@ from transformers import (
 )
 
 from lmoe_studio.base_models import BaseIdentity, identify
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.mixture.sites import Site
+from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.settings import RouterSettings, Threshold
 from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.records import RoutingTrace
 
@@ -127,8 +128,6 @@ def random_router_state(
     settings: RouterSettings,
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    if settings.kind != "linear":
-        return {}
     assert identity.linear_shapes is not None
     modules = sorted({name for expert in experts for name in expert.adapter.factors})
     width = identity.linear_shapes[next(n for n in identity.linear_shapes if "q_proj" in n)][1]
@@ -136,13 +135,15 @@ def random_router_state(
     sites = {
         "layer": {f"layers.{layer}": width for layer in layers},
         "shared": {"shared": width},
+        "tied": {"tied": width + settings.layer_code},
         "module": {name: identity.linear_shapes[name][1] for name in modules},
     }[settings.scope]
     state = {}
     for key, d_in in sites.items():
-        weight = torch.randn(len(experts), d_in, generator=generator) / d_in**0.5
-        state[f"{key}.weight"] = weight * 2
-        state[f"{key}.bias"] = torch.randn(len(experts), generator=generator) * 0.3
+        shapes = router_class(settings.kind).all_shapes(settings, len(experts), d_in)
+        for name, shape in shapes.items():
+            spread = 2 / d_in**0.5 if len(shape) > 1 else 0.3
+            state[f"{key}.{name}"] = torch.randn(shape, generator=generator) * spread
     return state
 
 
@@ -150,7 +151,11 @@ ROUTERS = [
     RouterSettings(),
     RouterSettings(scope="shared"),
     RouterSettings(scope="module"),
+    RouterSettings(scope="tied", layer_code=4, activation="identity"),
     RouterSettings(activation="sigmoid"),
+    RouterSettings(activation="sigmoid", threshold=Threshold()),
+    RouterSettings(pool="prefix", temperature=0.5),
+    RouterSettings(pool="prompt", scope="module"),
     RouterSettings(temperature=0.5, top_k=2),
     RouterSettings(top_k=1, renormalise=False),
     RouterSettings(kind="uniform"),

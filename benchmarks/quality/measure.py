@@ -14,10 +14,10 @@ from lmoe_studio.base_models import BaseModel
 from lmoe_studio.causal.blend_search import search_blend
 from lmoe_studio.causal.oracle import oracle
 from lmoe_studio.causal.token_losses import token_losses
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.training.data import SkillData, collate
 from lmoe_studio.training.evaluate import BASE_ALONE, evaluate
 

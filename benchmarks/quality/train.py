@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.quality.rows import Row
 from lmoe_studio.base_models import BaseModel
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.training.config import SkillConfig, TrainingConfig
 from lmoe_studio.training.events import Event
 from lmoe_studio.training.run import run_training

@@ -12,7 +12,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from lmoe_studio.base_models import BaseIdentity
-from lmoe_studio.config import Composition, RouterSettings
+from lmoe_studio.config import Composition
 from lmoe_studio.errors import (
     AdapterError,
     BankError,
@@ -25,6 +25,8 @@ from lmoe_studio.experts.adapter_places import BaseLayers
 from lmoe_studio.experts.formats.folders import find_adapters
 from lmoe_studio.experts.formats.registry import open_adapter
 from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.routing.registry import check_experts
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.weight_sample import same_weights
 
 
@@ -62,9 +64,7 @@ class ExpertBank:
                 f"Bank '{self.name}' has two experts named {', '.join(sorted(twice))}; "
                 "give each a name of its own."
             )
-        if self.router.blend is not None:
-            for name in self.router.blend:
-                self.expert_index(name)
+        check_experts(self.router.kind, self.router.options, names)
 
     @classmethod
     def from_adapters(

@@ -23,7 +23,7 @@ from pydantic import AfterValidator
 from safetensors.torch import save_file
 
 from lmoe_studio.base_models import BaseIdentity
-from lmoe_studio.config import Composition, Config, RouterSettings
+from lmoe_studio.config import Composition, Config
 from lmoe_studio.errors import BankError, StorageError
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.bank import Expert, ExpertBank
@@ -32,6 +32,7 @@ from lmoe_studio.experts.card import plain_card
 from lmoe_studio.experts.hub_cache import fetched
 from lmoe_studio.experts.places import find_bank, is_local
 from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.state import check_state
 from lmoe_studio.weight_sample import is_sample
 from lmoe_studio.whole import STAGED, whole_folder
@@ -201,8 +202,8 @@ def read_card(bank: str | Path) -> str | None:
 
 def _router_widths(bank: ExpertBank) -> dict[str, int | None]:
     """Where routers are saved, and the width that each reads, as far as the experts say it."""
-    if bank.router.scope == "shared":
-        return {"shared": None}
+    if bank.router.scope in ("shared", "tied"):
+        return {bank.router.scope: None}
     if bank.router.scope == "layer":
         numbers = [next((p for p in m.split(".") if p.isdigit()), None) for m in bank.modules]
         return {f"layers.{number}": None for number in numbers if number is not None}
@@ -234,7 +235,7 @@ def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str 
     if bank.router_state:
         state = {name: tensor.contiguous() for name, tensor in bank.router_state.items()}
         save_file(state, folder / ROUTER)
-    elif router_class(bank.router).learned:
+    elif router_class(bank.router.kind).learned:
         save_file({}, folder / ROUTER, _UNTRAINED)
     if bank.training is not None:
         text = json.dumps(bank.training, indent=2, ensure_ascii=False)

@@ -12,7 +12,7 @@ from transformers import Cache
 
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
-from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
+from lmoe_studio.generation.shared_prompts import PromptReadings, windows
 from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
 from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
@@ -143,12 +143,11 @@ class _Batch:
         padded = [[0] * (self._width - len(prompt)) + prompt for prompt in readings.prompts]
         ids = torch.tensor(padded, device=self._device)
         self._mask = self._padding_mask(readings.prompts)
-        stride = max(PASS // len(ids), 1)
         logits = None
-        for start in range(0, self._width, stride):
+        for where in windows(self._model, self._width, len(ids)):
             if should_stop():
                 return None
-            piece = ids[:, start : start + stride]
+            piece, start = ids[:, where], where.start
             logits = self._forward(piece, readings.plans, start, step=-1, of_row=readings.of_row)
         if logits is not None and readings.of_row is not None:
             logits = self._hand_out(logits, readings.of_row)
@@ -159,15 +158,17 @@ class _Batch:
     @torch.inference_mode()
     def read_past(self, weights: Tensor, should_stop: Callable[[], bool]) -> Tensor | None:
         """The same after a text that all rows share, read once under its weights of then."""
-        ids = torch.tensor([self._rows[0].ids], device=self._device)
+        row = self._rows[0]
+        ids = torch.tensor([row.ids], device=self._device)
+        steps = torch.arange(-len(row.prompt), len(row.written), device=ids.device).clamp_min(-1)
         logits = None
-        for start in range(0, ids.shape[1], PASS):
+        for where in windows(self._model, ids.shape[1], rows=1):
             if should_stop():
                 return None
-            where = slice(start, start + PASS)
             with self._turn:
                 output = self._model(
                     ids[:, where],
+                    steps=steps[None, where],
                     routing_weights=None if self._model.folded else weights[None, where],
                     past_key_values=self._cache,
                     use_cache=True,

@@ -15,7 +15,7 @@ from transformers import Cache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
-from lmoe_studio.mixture.past import past_weights
+from lmoe_studio.mixture.past import recall
 from lmoe_studio.quantisation import quantised_linears
 from lmoe_studio.routing.apply import CompiledPlan
 from lmoe_studio.routing.plan import RoutingPlan
@@ -157,7 +157,7 @@ class ReplayedSteps:
     ) -> Self | None:
         """The steps of a batch whose first tokens were read; None if they cannot be replayed."""
         config = model.base.config
-        if not all(type(one) is DynamicLayer for one in cache.layers) or past_weights(cache):
+        if not all(type(one) is DynamicLayer for one in cache.layers) or recall(cache):
             return None
         static = StaticCache(config, max_cache_len=1)
         whole = all(type(one) is StaticLayer for one in static.layers)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from lmoe_studio.generation.shared_prompts import PASS, PromptReadings
+from lmoe_studio.generation.shared_prompts import PromptReadings, windows
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
@@ -33,7 +33,7 @@ def score_continuation(
     readings = PromptReadings.of([before] * len(plans), settled)
     prompts = torch.tensor(readings.prompts, device=device)
     cache, last = None, None
-    for where in _windows(len(before), len(prompts)):
+    for where in windows(model, len(before), len(prompts)):
         with turn:
             read = model(
                 prompts[:, where],
@@ -51,7 +51,7 @@ def score_continuation(
     target = torch.tensor(after, device=device).expand(len(plans), -1)
     steps = torch.arange(len(after), device=device).expand_as(target)
     scores = [0.0] * len(plans)
-    for where in _windows(len(after), len(plans)):
+    for where in windows(model, len(after), len(plans)):
         with turn:
             read = model(
                 target[:, where],
@@ -66,12 +66,6 @@ def score_continuation(
             scores[row] += float(logits.log_softmax(dim=-1).gather(-1, ids[:, None]).sum())
         cache, last = read.past_key_values, read.logits[:, -1:].clone()
     return scores
-
-
-def _windows(length: int, rows: int) -> list[slice]:
-    """Stretches of as many tokens as one pass takes."""
-    stride = max(PASS // rows, 1)
-    return [slice(start, start + stride) for start in range(0, length, stride)]
 
 
 def _settle(

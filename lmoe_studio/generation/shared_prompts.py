@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span, Steps
 
 PASS = 1024
@@ -56,3 +57,15 @@ def _reaches(override: Override, length: int) -> bool:
             return any(position < length for position in positions)
         case _:
             return True
+
+
+def windows(model: MixtureModel, length: int, rows: int) -> list[slice]:
+    """Stretches of as many tokens of each row as one pass takes.
+
+    Args:
+        model: the routed model, which may have to read a prompt whole.
+        length: of each row.
+        rows: of the batch.
+    """
+    stride = length if model.reads_whole_prompts else max(PASS // rows, 1)
+    return [slice(start, start + stride) for start in range(0, length, max(stride, 1))]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 from lmoe_studio.config import Composition
 from lmoe_studio.experts.layer import CurrentMixing
 from lmoe_studio.mixture.base_pass import AskedPass
+from lmoe_studio.mixture.past import Memory
 from lmoe_studio.routing.apply import CompiledPlan
-from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
+from lmoe_studio.routing.router import Reading, RouterOutput, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,33 @@ class RoutingRecord:
     """What was applied."""
     contributions: Float[Tensor, "batch seq site expert"] | None
     """Norm of the update that each expert added, over all linear layers of a site."""
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    """`[batch, seq, site, …]` each: what the routers noted about each token."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "RoutingRecord":
+        """With every tensor changed."""
+        return self.join([self], lambda parts: change(parts[0]))
 
     @classmethod
-    def join(cls, parts: Sequence["RoutingRecord"]) -> "RoutingRecord":
-        """Of passes over parts of a text, in order."""
-        joined: dict[str, Any] = {
-            one.name: torch.cat([getattr(part, one.name) for part in parts], dim=1)
+    def join(
+        cls,
+        parts: Sequence["RoutingRecord"],
+        together: Callable[[list[Tensor]], Tensor] = lambda parts: torch.cat(parts, dim=1),
+    ) -> "RoutingRecord":
+        """Of passes over parts of a text, in order.
+
+        Args:
+            parts: of the text.
+            together: makes one tensor of those of the parts.
+        """
+        first = parts[0]
+        joined = {
+            one.name: together([getattr(part, one.name) for part in parts])
             for one in fields(cls)
-            if getattr(parts[0], one.name) is not None
+            if isinstance(getattr(first, one.name), Tensor)
         }
-        return cls(**{"contributions": None, **joined})
+        notes = {name: together([part.notes[name] for part in parts]) for name in first.notes}
+        return cls(**{"contributions": None, **joined, "notes": notes})
 
 
 @dataclass
@@ -51,26 +68,34 @@ class Call:
     outputs: dict[int, tuple[RouterOutput, Tensor]] | None
     squares: dict[int, Tensor] | None
     shared: RouterOutput | None = None
-    past: Mapping[str, Tensor] = field(default_factory=dict)
-    """Of layers that read the past again, the weights it was read under; see `PastWeights`."""
-    read: dict[str, Tensor] = field(default_factory=dict)
+    past: Memory = field(default_factory=dict)
+    """What was kept of the tokens before these."""
+    kept: Memory = field(default_factory=dict)
     """The same with the tokens of this pass."""
 
     def with_past(self, layer: str, weights: Tensor) -> Tensor:
         """The weights of all tokens that a layer reads, the past ones first."""
-        before = self.past.get(layer)
+        before = self.past.get(layer, {}).get("weights")
         if before is not None and len(before) == len(weights):
             weights = torch.cat([before, weights], dim=1)
-        self.read[layer] = weights
+        self.kept[layer] = {"weights": weights}
         return weights
 
-    def settle(self, site: int, layer: int, output: RouterOutput, router: nn.Module) -> Tensor:
+    def route(self, router: nn.Module, place: str, layer: int, hidden: Tensor) -> RouterOutput:
+        """What a router says at a place, from what it reads there."""
+        reading = Reading(hidden.float(), self.tokens, layer, self.past.get(place, {}))
+        output: RouterOutput = router(reading)
+        if output.keep:
+            self.kept[place] = output.keep
+        return output
+
+    def settle(self, site: int, layer: int, output: RouterOutput) -> Tensor:
         """The weights to apply at a site, noted down if somebody asked."""
         weights = output.weights
         if self.pinned is not None:
             weights = self.pinned[:, :, site].to(weights)
         elif self.plan is not None:
-            weights = self.plan.apply(layer, output, cast(Router, router).gate)
+            weights = self.plan.apply(layer, output)
         if self.outputs is not None and site not in self.outputs:
             self.outputs[site] = (output, weights)
         return weights
@@ -85,6 +110,10 @@ class Call:
             router_weights=torch.stack([output.weights for output, _ in seen], dim=2),
             weights=torch.stack([weights for _, weights in seen], dim=2),
             contributions=self._contributions(),
+            notes={
+                name: torch.stack([output.notes[name] for output, _ in seen], dim=2)
+                for name in seen[0][0].notes
+            },
         )
 
     def _contributions(self) -> Tensor | None:

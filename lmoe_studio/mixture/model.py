@@ -6,11 +6,11 @@ Weights live for the length of one forward pass and in one thread only: a plan i
 a call, so two callers with different plans cannot see each other's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -26,12 +26,12 @@ from lmoe_studio.mixture.base_pass import AskedPass, cache_length, cache_of, run
 from lmoe_studio.mixture.block import BlockMixing
 from lmoe_studio.mixture.call import Call, Current, RoutingRecord
 from lmoe_studio.mixture.folded import FoldedBlend
-from lmoe_studio.mixture.past import PastWeights, keep_weights, past_weights
+from lmoe_studio.mixture.past import Memory, recall, remember
 from lmoe_studio.mixture.sites import Site, Sites, build_routers
 from lmoe_studio.mixture.state import bank_of, base_state
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.given import PlansLike, as_plans
-from lmoe_studio.routing.router import TokenBatch
+from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -106,6 +106,16 @@ class MixtureModel(nn.Module):
     def sites(self) -> tuple[Site, ...]:
         """Where the routers decide, in order."""
         return self._sites.all
+
+    @property
+    def reads_whole_prompts(self) -> bool:
+        """Whether a prompt cannot be read in parts, as its end decides how its beginning is routed."""
+        return any(cast(Router, router).reads_whole_prompts for router in self.routers)
+
+    @property
+    def routers_remember(self) -> bool:
+        """Whether a pass needs what routers kept of those before."""
+        return any(cast(Router, router).remembers for router in self.routers)
 
     def forward(
         self,
@@ -198,7 +208,7 @@ class MixtureModel(nn.Module):
             tokens,
             plan=plan,
             routing_weights=routing_weights,
-            past=past_weights(past_key_values),
+            past=recall(past_key_values),
             record=record,
             contributions=contributions,
         )
@@ -211,7 +221,7 @@ class MixtureModel(nn.Module):
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
             )
-        keep_weights(output.cache, call.read)
+        remember(output.cache, call.kept)
         return MixtureOutput(output.logits, output.cache, call.record())
 
     @contextmanager
@@ -222,7 +232,7 @@ class MixtureModel(nn.Module):
         plan: CompiledPlan | None = None,
         routing_weights: Float[Tensor, "batch seq site expert"] | None = None,
         embeddings: Float[Tensor, "batch seq d_in"] | None = None,
-        past: PastWeights | None = None,
+        past: Memory | None = None,
         record: bool = False,
         contributions: bool = False,
     ) -> Iterator[Call]:
@@ -233,7 +243,7 @@ class MixtureModel(nn.Module):
             plan: see `run_pass`, like the rest.
             routing_weights: weights to apply.
             embeddings: of the tokens, where the base is not given their ids.
-            past: what layers that read the past again had there.
+            past: what was kept of the tokens before these.
             record: the call that is yielded is asked for its `record()` afterwards.
             contributions: with `record`, also how much each expert added.
 
@@ -258,8 +268,8 @@ class MixtureModel(nn.Module):
         is_idle = self.folded is not None and not record  # then nobody needs to know the routing
         if self.bank.router.scope == "shared" and not is_idle:
             if embeddings is None:
-                embeddings = self.base.get_input_embeddings()(tokens.ids)
-            call.shared = self.routers[0](embeddings, tokens)
+                embeddings = cast(Tensor, self.base.get_input_embeddings()(tokens.ids))
+            call.shared = call.route(self.routers[0], "shared", 0, embeddings)
         with nullcontext() if is_idle else self._calling(call):
             yield call
 
@@ -316,7 +326,7 @@ class MixtureModel(nn.Module):
 
     def to_bank(self) -> ExpertBank:
         """The bank with the parameters as they are now (after training), on the CPU in float32."""
-        routers = dict(zip(self._sites.keys, self.routers, strict=True))
+        routers = dict(zip(self._sites.keys, cast(Iterable[Router], self.routers), strict=True))
         return bank_of(self.bank, self.bank_layers, routers)
 
     def base_state(self) -> dict[str, Tensor]:
@@ -364,7 +374,7 @@ class MixtureModel(nn.Module):
         tokens, plan = asked.tokens, None
         if self._current.steer is not None:
             tokens, plan = self._current.steer(asked)
-        past = past_weights(asked.cache)
+        past = recall(asked.cache)
         call = self.routed(tokens, plan=plan, embeddings=asked.embeddings, past=past)
         call.__enter__()
         self._current.opened = call
@@ -373,7 +383,7 @@ class MixtureModel(nn.Module):
         call, self._current.opened = self._current.opened, None
         if call is not None:
             if self._current.call is not None:
-                keep_weights(cache_of(output), self._current.call.read)
+                remember(cache_of(output), self._current.call.kept)
             call.__exit__(None, None, None)
 
     def _enter(
@@ -433,17 +443,19 @@ class MixtureModel(nn.Module):
         index = self._sites.index(layer)
         if index is None:
             return None
-        output = call.shared or self.routers[index](hidden, call.tokens)
-        router = self.routers[0 if call.shared else index]
-        return BlockMixing(call, call.settle(index, layer, output, router), None, site=index)
+        output = call.shared or self._route(call, index, layer, hidden)
+        return BlockMixing(call, call.settle(index, layer, output), None, site=index)
 
     def _route_module(
         self, call: Call, bank_layer: LoRABankLinear, x: Tensor
     ) -> tuple[int, Tensor]:
         layer = self.layer_of(bank_layer.name)
         index = self._sites.index(layer, bank_layer.name) or 0
-        router = self.routers[index]
-        return index, call.settle(index, layer, router(x, call.tokens), router)
+        return index, call.settle(index, layer, self._route(call, index, layer, x))
+
+    def _route(self, call: Call, site: int, layer: int, hidden: Tensor) -> RouterOutput:
+        router = self.routers[self._sites.router_of(site)]
+        return call.route(router, f"site {site}", layer, hidden)
 
 
 def _block_of(module: str, path: str) -> int:

@@ -1,30 +1,37 @@
 """What one pass leaves for the next over the same texts: it travels with their cache."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from transformers import Cache
 
-PastWeights = dict[str, Tensor]
-"""By layer `[batch, token, expert]`: under which weights its past was read, to be read so again.
+Memory = dict[str, Mapping[str, Tensor]]
+"""By place, each `[batch, …]` by name: what a router kept there of the tokens so far, or a layer.
 
-DeepSeek's attention keeps compressed keys and values, and expands all of them anew in every pass.
+Layers keep `weights [batch, token, expert]` where they read the past again in each pass: DeepSeek's
+attention caches compressed keys and values, and expands all of them anew.
 """
 
-_WEIGHTS = "weights_of_the_past"
-"""Attribute of a cache that holds them."""
+_MEMORY = "routing_memory"
+"""Attribute of a cache that holds it."""
 
 
-def past_weights(cache: Cache | None) -> PastWeights:
-    """What layers that read the past again had there."""
-    return getattr(cache, _WEIGHTS, {})
+def recall(cache: Cache | None) -> Memory:
+    """What was kept of the tokens that a cache holds."""
+    return getattr(cache, _MEMORY, {})
 
 
-def keep_weights(cache: Cache | None, weights: PastWeights) -> None:
-    """Note it down for the next pass over the same cache."""
-    if cache is not None and weights:
-        setattr(cache, _WEIGHTS, weights)
+def remember(cache: Cache | None, memory: Memory) -> None:
+    """Keep it for the next pass over the same cache."""
+    if cache is not None and memory:
+        setattr(cache, _MEMORY, memory)
 
 
 def select_rows(cache: Cache, rows: Tensor) -> None:
     """Let a cache hold these of its rows, one or several times."""
     cache.batch_select_indices(rows)
-    keep_weights(cache, {name: weights[rows] for name, weights in past_weights(cache).items()})
+    kept: Memory = {
+        place: {name: tensor[rows] for name, tensor in found.items()}
+        for place, found in recall(cache).items()
+    }
+    remember(cache, kept)

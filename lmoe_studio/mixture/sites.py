@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lmoe_studio.architecture import hidden_width
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
-from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterSpec
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.state import check_state
 
 
@@ -40,9 +38,13 @@ class Sites:
     @property
     def keys(self) -> tuple[str, ...]:
         """Of the routers: one a site, or one for all."""
-        if self.scope == "shared":
-            return ("shared",)
+        if self.scope in ("shared", "tied"):
+            return (self.scope,)
         return tuple(site.module or f"layers.{site.layer}" for site in self.all)
+
+    def router_of(self, index: int) -> int:
+        """Which of the routers decides at a site."""
+        return 0 if self.scope in ("shared", "tied") else index
 
     def index(self, layer: int, module: str | None = None) -> int | None:
         """Which site that is, if it is one."""
@@ -65,7 +67,8 @@ def build_routers(
     embeddings = next(base.get_input_embeddings().parameters())
     modules = [site.module for site in sites.all]
     places = [layers[m].lora_a if m else embeddings for m in modules]
-    width = hidden_width(base) if sites.scope == "layer" else embeddings.shape[1]
+    width = embeddings.shape[1] if sites.scope == "shared" else hidden_width(base)
+    width += bank.router.layer_code
     widths = {
         key: layers[module].lora_a.shape[1] if module else width
         for key, module in zip(sites.keys, modules, strict=False)
@@ -78,22 +81,24 @@ def build_routers(
             widths=widths,
             source=f"Bank '{bank.name}'",
         )
-    kind = router_class(bank.router)
+    kind = router_class(bank.router.kind)
     routers = []
     for (key, width), module, place in zip(widths.items(), modules, places, strict=False):
-        spec = RouterSpec(bank.router, bank.expert_names, width, _state(bank, key, module, width))
+        made = kind.prepared(_factors(bank, module), width) if module else {}
+        spec = RouterSpec(bank.router, bank.expert_names, width, _saved(bank, key) | made)
         routers.append(kind(spec).to(place.device))
     return nn.ModuleList(routers)
 
 
-def _state(bank: ExpertBank, key: str, module: str | None, width: int) -> dict[str, Tensor]:
-    """The tensors of one router; Arrow's prototypes come from the experts themselves."""
-    if bank.router.kind == "arrow" and module:
-        factors = [expert.adapter.factors.get(module) for expert in bank.experts]
-        rows = [prototype(f.a, f.b) if f else torch.zeros(width) for f in factors]
-        return {"prototypes": torch.stack(rows)}
+def _saved(bank: ExpertBank, key: str) -> dict[str, Tensor]:
+    """The tensors of one router."""
     return {
         name.removeprefix(f"{key}."): tensor
         for name, tensor in bank.router_state.items()
         if name.startswith(f"{key}.")
     }
+
+
+def _factors(bank: ExpertBank, module: str) -> list[tuple[Tensor, Tensor] | None]:
+    found = [expert.adapter.factors.get(module) for expert in bank.experts]
+    return [(one.a, one.b) if one else None for one in found]

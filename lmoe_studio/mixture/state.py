@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from lmoe_studio.experts.bank import Expert, ExpertBank
 from lmoe_studio.experts.layer import LoRABankLinear
 from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.routing.router import Router
 
 
 def bank_of(
-    bank: ExpertBank, layers: Mapping[str, LoRABankLinear], routers: Mapping[str, nn.Module]
+    bank: ExpertBank, layers: Mapping[str, LoRABankLinear], routers: Mapping[str, Router]
 ) -> ExpertBank:
     """A bank with the parameters that its layers and routers have now, on the CPU in float32."""
     factors: list[dict[str, Any]] = [{} for _ in bank.experts]
@@ -27,7 +28,7 @@ def bank_of(
     state = {
         f"{key}.{name}": _own_copy(tensor.detach())
         for key, router in routers.items()
-        for name, tensor in router.named_parameters()
+        for name, tensor in router.saved().items()
     }
     return replace(bank, experts=experts, router_state=state or bank.router_state)
 

@@ -105,20 +105,19 @@ class CompiledPlan:
     logit_steps: tuple[_Step, ...]
     weight_steps: tuple[_Step, ...]
 
-    def apply(self, layer: int, output: RouterOutput, gate: Operator) -> Cells:
+    def apply(self, layer: int, output: RouterOutput) -> Cells:
         """The weights that the plans make of what a router says; see the top of this file.
 
         Args:
             layer: the decoder block.
             output: the router's.
-            gate: the router's own way from logits to weights.
         """
         logits, weights = output.logits, output.weights
         for step in self.logit_steps:
             logits = step.run(layer, logits)
         if logits is not output.logits:
             changed = (logits != output.logits).any(dim=-1, keepdim=True)
-            weights = torch.where(changed, gate(logits).to(weights.dtype), weights)
+            weights = torch.where(changed, output.gate(logits).to(weights.dtype), weights)
         for step in self.weight_steps:
             weights = step.run(layer, weights)
         return weights

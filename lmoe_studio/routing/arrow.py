@@ -4,11 +4,13 @@ Each expert is known by the direction of input that its update amplifies most. A
 the experts whose direction its hidden state points along.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmoe_studio.routing.router import Router, RouterSpec, TokenBatch
+from lmoe_studio.routing.router import Reading, Router, RouterSpec, Scores
 
 
 class ArrowRouter(Router):
@@ -17,8 +19,11 @@ class ArrowRouter(Router):
     The sign of a singular vector means nothing, hence the absolute value. The input is
     RMS-normalised as for every router here (the paper takes it as it comes), which makes the
     scores of a token that points nowhere in particular about 1 and leaves `temperature` a
-    meaning that does not change with depth. Use with scope "module".
+    meaning that does not change with depth.
     """
+
+    scopes = ("module",)
+    reading = "compares each linear layer's input with its experts"
 
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec)
@@ -26,13 +31,15 @@ class ArrowRouter(Router):
         self.register_buffer("prototypes", spec.state.get("prototypes", none).float())
         self.prototypes: Tensor
 
-    def score(
-        self,
-        hidden: Float[Tensor, "batch seq d_in"],
-        shrink: Float[Tensor, "batch seq 1"],
-        tokens: TokenBatch,
-    ) -> Float[Tensor, "batch seq expert"]:
-        return (hidden @ self.prototypes.T).abs() * shrink
+    @classmethod
+    def prepared(
+        cls, factors: Sequence[tuple[Tensor, Tensor] | None], d_in: int
+    ) -> dict[str, Tensor]:
+        rows = [prototype(*pair) if pair else torch.zeros(d_in) for pair in factors]
+        return {"prototypes": torch.stack(rows)}
+
+    def score(self, reading: Reading) -> Scores:
+        return Scores((reading.hidden @ self.prototypes.T).abs() * reading.shrink)
 
 
 def prototype(

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BankError
 from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.settings import RouterSettings
 
 
 def check_state(
@@ -31,11 +31,11 @@ def check_state(
         BankError: names the tensor.
         ConfigError: there is no such kind of router.
     """
-    kind = router_class(settings)
+    kind = router_class(settings.kind)
     expected = {
         f"{place}.{name}": shape
         for place, width in widths.items()
-        for name, shape in kind.saved_shapes(experts, width).items()
+        for name, shape in kind.all_shapes(settings, experts, width).items()
     }
     for name, shape in expected.items():
         if name not in state:

@@ -41,7 +41,7 @@ def static_blends(
     tokens = TokenBatch(ids, ids, torch.ones_like(ids, dtype=torch.bool), ids - 1)
     compiled = compile_plans([plan], experts=experts, num_layers=num_layers, tokens=tokens)
     anything = torch.zeros(1, 1, len(experts))
-    output = RouterOutput(anything, anything, anything)
+    output = RouterOutput(anything, anything, anything, gate=lambda logits: logits)
     blends = []
     for layer in range(num_layers):
         if compiled is None or not compiled.settles(layer):
@@ -49,6 +49,6 @@ def static_blends(
                 f"In layer {layer} the plan leaves weights to the router, which decides by token, "
                 f"and {why}; pin, solo, bypass or make uniform every layer, at strength 1."
             )
-        weights = compiled.apply(layer, output, lambda logits: logits)
+        weights = compiled.apply(layer, output)
         blends.append(dict(zip(experts, weights[0, 0].tolist(), strict=True)))
     return blends

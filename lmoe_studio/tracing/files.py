@@ -34,6 +34,8 @@ _CELLS = {
 """Fields that the routing frame holds, and its columns for them."""
 _OWN = "router_weights"
 """Left out where no plan changed anything: then they are the routing weights."""
+_NOTE = "note."
+"""Begins the name of an array that a router noted."""
 _KINDS = {
     **dict.fromkeys(("token_ids", "ranks", "alternative_ids"), "i"),
     **dict.fromkeys(("generated", "special", "overridden"), "b"),
@@ -119,9 +121,12 @@ def _load_safetensors(path: Path) -> RoutingTrace:
 
 def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
     """Raises ValueError where a value is of another kind than it was when it was written."""
+    notes = {n.removeprefix(_NOTE): arrays.pop(n) for n in [*arrays] if n.startswith(_NOTE)}
     for name, array in arrays.items():
         if array.dtype.kind != _KINDS.get(name, "f"):
             raise ValueError(f"{name} holds {array.dtype}")
+    if any(note.dtype.kind not in "ifb" for note in notes.values()):
+        raise ValueError("a note holds no numbers")
     if not all(isinstance(one, str) for one in (*plain["experts"], *plain["tokens"])):
         raise ValueError("an expert or a token is no text")
     for name in ("experts", "site_layers", "site_modules", "tokens"):
@@ -130,7 +135,7 @@ def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
     if _OWN not in arrays:
         arrays[_OWN] = _own_weights(*(arrays[n] for n in (
             "routing_weights", "router_probs", "overridden")))  # fmt: skip
-    return RoutingTrace(**plain, **arrays)
+    return RoutingTrace(**plain, **arrays, notes=notes)
 
 
 def _own_weights(
@@ -152,6 +157,7 @@ def _arrays(trace: RoutingTrace) -> dict[str, np.ndarray[Any, Any]]:
     values = {item.name: getattr(trace, item.name) for item in fields(trace)}
     if not trace.overridden.any():
         del values[_OWN]
+    values |= {_NOTE + name: note for name, note in trace.notes.items()}
     return {n: np.ascontiguousarray(v) for n, v in values.items() if isinstance(v, np.ndarray)}
 
 
@@ -160,7 +166,7 @@ def _plain(trace: RoutingTrace) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if not isinstance(value, np.ndarray) and name != "contributions"
+        if not isinstance(value, np.ndarray) and name not in ("contributions", "notes")
     }
 
 

@@ -1,14 +1,18 @@
 """What a plan would make of a trace's routing, by the rules that a run follows; nothing is run."""
 
-import torch
+from collections.abc import Callable
+from functools import partial
 
-from lmoe_studio.config import RouterSettings
+import torch
+from torch import Tensor
+
 from lmoe_studio.errors import BankMismatchError
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.apply import compile_plans
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterOutput, RouterSpec, TokenBatch
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.tracing.token_texts import TokenTexts
@@ -74,14 +78,21 @@ def preview_weights(
     )
     if compiled is None:
         return trace.router_weights
-    gate = router_class(router)(RouterSpec(router, trace.experts, d_in=1, state={})).gate
+    kind = router_class(router.kind)(RouterSpec(router, trace.experts, d_in=1, state={}))
     said = (trace.router_logits, trace.router_probs, trace.router_weights)
     by_site = zip(*(torch.tensor(one.swapaxes(0, 1)) for one in said), strict=True)
-    weights = [
-        compiled.apply(layer, RouterOutput(*(one[None] for one in cells)), gate)
-        for layer, cells in zip(trace.site_layers, by_site, strict=True)
-    ]
+    noted = {name: torch.tensor(values) for name, values in trace.notes.items()}
+    weights = []
+    for site, (layer, cells) in enumerate(zip(trace.site_layers, by_site, strict=True)):
+        notes = {name: values[None, :, site] for name, values in noted.items()}
+        output = _output(cells, partial(kind.gate, notes=notes))
+        weights.append(compiled.apply(layer, output))
     return torch.cat(weights).transpose(0, 1).contiguous().numpy()
+
+
+def _output(said: tuple[Tensor, ...], gate: Callable[[Tensor], Tensor]) -> RouterOutput:
+    logits, probs, weights = (one[None] for one in said)
+    return RouterOutput(logits, probs, weights, gate)
 
 
 def _tokens(trace: RoutingTrace) -> TokenBatch:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import uuid
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -123,6 +123,7 @@ def make_trace(
         alternative_tokens=tuple(
             tuple(map(texts.alone, row)) for row in scores.alternative_ids.tolist()
         ),
+        notes={name: _array(values[0]) for name, values in routing.notes.items()},
         router=model.bank.router.model_dump_json(),
         plan=plan.to_json() if isinstance(plan, RoutingPlan) and plan else None,
         seed=seed,
@@ -187,5 +188,6 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best.values, block * _BLOCK + best.indices % _BLOCK
 
 
-def _array(tensor: Tensor) -> FloatArray:
-    return tensor.float().cpu().numpy()
+def _array(tensor: Tensor) -> NDArray[Any]:
+    values = tensor.float() if tensor.is_floating_point() else tensor
+    return values.cpu().numpy()

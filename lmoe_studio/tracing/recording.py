@@ -1,9 +1,9 @@
 """Recording: the trace of a batch while it grows, pass by pass, under the cache."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmoe_studio.mixture.call import RoutingRecord
@@ -60,8 +60,8 @@ class Recording:
             self._next = self._next[self._of_row]
         self._of_row = of_row
         shares = list(range(len(ids))) if of_row is None else of_row
-        routing = _each(output.routing, _own_copy)
-        self._routing.append(routing if of_row is None else _each(routing, lambda t: t[shares]))
+        routing = output.routing.each(_own_copy)
+        self._routing.append(routing if of_row is None else routing.each(lambda t: t[shares]))
         scores = [self._score_row(row, ids[row], output.logits[row]) for row in range(len(ids))]
         if not self._scores:
             self._scores = [[] for _ in shares]
@@ -129,8 +129,8 @@ class Recording:
 
 
 def _record_of(trace: RoutingTrace, rows: int, *, contributions: bool) -> RoutingRecord:
-    def each(values: FloatArray) -> Tensor:
-        return torch.tensor(values)[None].expand(rows, -1, -1, -1)
+    def each(values: NDArray[Any]) -> Tensor:
+        return torch.tensor(values)[None].expand(rows, *values.shape)
 
     return RoutingRecord(
         logits=each(trace.router_logits),
@@ -140,27 +140,18 @@ def _record_of(trace: RoutingTrace, rows: int, *, contributions: bool) -> Routin
         contributions=None
         if trace.contributions is None or not contributions
         else each(trace.contributions),
+        notes={name: each(values) for name, values in trace.notes.items()},
     )
 
 
-_PARTS = ("logits", "probs", "router_weights", "weights", "contributions")
-
-
-def _each(routing: RoutingRecord, change: Callable[[Tensor], Tensor]) -> RoutingRecord:
-    found = {name: getattr(routing, name) for name in _PARTS}
-    return replace(routing, **{n: None if t is None else change(t) for n, t in found.items()})
-
-
 def _own_copy(tensor: Tensor) -> Tensor:
-    """In float32 on the CPU; the next pass may write over what this one gave."""
-    return tensor.detach().to("cpu", torch.float32, copy=True)
+    """On the CPU, numbers in float32; the next pass may write over what this one gave."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype, copy=True)
 
 
 def _row(passes: list[RoutingRecord], row: int, where: slice) -> RoutingRecord:
-    def join(name: str) -> Tensor | None:
-        parts = [getattr(one, name) for one in passes]
-        if parts[0] is None:
-            return None
+    def join(parts: list[Tensor]) -> Tensor:
         return torch.cat([part[row : row + 1] for part in parts], dim=1)[:, where]
 
-    return replace(passes[0], **{name: join(name) for name in _PARTS})
+    return RoutingRecord.join(passes, join)

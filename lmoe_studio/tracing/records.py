@@ -71,6 +71,8 @@ class RoutingTrace:
 
     contributions: FloatArray | None = None
     """`[position, site, expert]`: norm of the update each expert added, over a site's linears."""
+    notes: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """`[position, site, …]` each: what the router noted about each token, such as its threshold."""
     router: str | None = None
     """The router's settings as JSON; None in files of earlier releases."""
     plan: str | None = None
@@ -92,6 +94,9 @@ class RoutingTrace:
             shape = getattr(self, name).shape
             if shape != expected:
                 raise ValueError(f"{name} has shape {shape}, not {expected}")
+        for name, values in self.notes.items():
+            if values.shape[:2] != cells[:2]:
+                raise ValueError(f"note {name} has shape {values.shape}, not {cells[:2]} and more")
         lengths: dict[str, int] = {**dict.fromkeys(_PER_POSITION, positions)}
         if self.site_modules is not None:
             lengths["site_modules"] = sites
@@ -132,8 +137,11 @@ class RoutingTrace:
 
 
 def _same(a: object, b: object) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        one, other = cast(dict[str, object], a), cast(dict[str, object], b)
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return bool(a == b)
-    one, other = cast(NDArray[Any], a), cast(NDArray[Any], b)
-    is_float = one.dtype.kind == "f"
-    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=is_float)
+    first, second = cast(NDArray[Any], a), cast(NDArray[Any], b)
+    is_float = first.dtype.kind == "f"
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=is_float)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, SkipValidation, model_validator
 
-from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize, RouterSettings
+from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.sources.named import DatasetSource, Source, as_source, source_value
 
 _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")

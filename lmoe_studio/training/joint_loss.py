@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.mixture.model import MixtureOutput
 from lmoe_studio.routing.losses import (
     load_balancing_loss,
@@ -22,6 +21,7 @@ from lmoe_studio.routing.losses import (
     token_mean,
     top_choices,
 )
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.training.language_loss import learned_tokens, summed_loss
 from lmoe_studio.training.processes import Processes
 
@@ -110,7 +110,13 @@ def compared(
     probs: Float[Tensor, "batch seq site expert"], router: RouterSettings
 ) -> Float[Tensor, "batch seq site expert"]:
     """Probabilities as the losses compare them."""
-    return routing_shares(probs) if router.activation == "sigmoid" else probs
+    match router.activation:
+        case "softmax":
+            return probs
+        case "sigmoid":
+            return routing_shares(probs)
+        case "identity":  # logits, over the temperature
+            return probs.softmax(dim=-1)
 
 
 def _mask(batch: Batch) -> Tensor:

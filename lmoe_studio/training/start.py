@@ -76,7 +76,7 @@ def _starting_router(
         return bank.router_state
     asked = ", ".join(f"{name} {getattr(wanted, name)}" for name in differs)
     has = ", ".join(f"{name} {getattr(there, name)}" for name in differs)
-    if config.mode == "experts" and router_class(wanted).learned:
+    if config.mode == "experts" and router_class(wanted.kind).learned:
         raise ConfigError(
             f"router: {asked} is asked for, and the router of bank '{config.bank}' has {has}, so that "
             "it cannot stay as it is; ask for the same, for a fixed one (kind uniform or blend), or "
@@ -90,7 +90,7 @@ def _starting_router(
 
 
 def _require_something_to_learn(config: TrainingConfig) -> None:
-    learned = router_class(config.router).learned
+    learned = router_class(config.router.kind).learned
     if config.mode != "experts" and not learned:
         raise ConfigError(
             f"Router '{config.router.kind}' has nothing to learn; mode '{config.mode}' takes "

@@ -96,7 +96,7 @@ class JointTrainer(Trainer):
         self._tell = on_event if processes.is_main else lambda _: None
         self._sums: dict[str, Tensor] = {}
         self._step: WholeStep | None = None
-        self._router_learns = router_class(config.router).learned
+        self._router_learns = router_class(config.router.kind).learned
         self._clock = time.monotonic()
         self._staging = False
         for callback in (PrinterCallback, ProgressCallback):

@@ -6,9 +6,9 @@ from tiny_models import make_bank, make_tiny_base
 
 from lmoe_studio.causal.blend_search import HIGHEST, LOWEST, blend_gradient, search_blend
 from lmoe_studio.causal.token_losses import token_losses
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 
 PLANTED = {"sql": 0.8, "prose": -0.3, "math": 0.4}
 

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import LMoEError
 from lmoe_studio.experts.files import load_bank, read_card, save_bank
 from lmoe_studio.experts.places import shipped_banks
 from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.studio import Studio
 
 WEIGHTS = "experts/sql/adapter_model.safetensors"
@@ -221,7 +221,7 @@ CASES = {
        for t in (0, -1, 1e-300, 1e-40, 1e300)},
     "A7 temperature nan": (
         stamped(raw("bank.json", b'{"router": {"temperature": NaN}}')), "temperature"),
-    **{f"A7 blend {w}": (router(kind="blend", blend={"sql": w}), "blend.sql")
+    **{f"A7 blend {w}": (router(kind="blend", blend={"sql": w}), "weights.sql")
        for w in (50_000, -1e9, float("nan"), float("inf"))},
     "A7 top k": (router(top_k=0), "top_k"),
     "A8 blend of a stranger": (router(kind="blend", blend={"x": 1}), "no expert 'x'"),

@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny_models import make_bank, make_tiny_base, make_tiny_studio
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import AdapterError, BaseMismatchError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.geometry import bank_geometry, match_experts
 from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 
 MODULE = "model.layers.1.mlp.up_proj"
 

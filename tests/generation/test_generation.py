@@ -10,11 +10,11 @@ from tokenizers.processors import TemplateProcessing
 from tolerances import ONE_PASS
 from transformers import set_seed
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ConfigError, ContextLengthError, PlanError, TextError
 from lmoe_studio.generation.options import GenerationOptions
 from lmoe_studio.generation.stop_strings import StopStrings
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span, Steps, TextMatch
+from lmoe_studio.routing.settings import RouterSettings
 
 PROMPTS = [
     f"{a} {b}" for a in ("SELECT", "def f", "Ça", "12+") for b in ("a", "bc", "日", "x y", "")

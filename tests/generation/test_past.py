@@ -11,7 +11,6 @@ from tapes import Tape
 from tiny_models import ROUTERS, make_tiny_studio
 from tolerances import ONE_PASS
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import (
     BankMismatchError,
     ConfigError,
@@ -23,6 +22,7 @@ from lmoe_studio.errors import (
 from lmoe_studio.generation.decode import Row, decode_steps
 from lmoe_studio.generation.sampling import Sampler, SamplingOptions
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.tracing.files import load_trace, save_trace
 
 PER_TOKEN = ("router_logits", "router_weights", "routing_weights", "logprobs", "entropies")

@@ -9,11 +9,11 @@ from tapes import NotCapturable, Tape
 from tiny_models import ROUTERS, make_tiny_studio
 from tolerances import ONE_PASS
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.generation import replay
 from lmoe_studio.generation.decode import Row, decode_steps
 from lmoe_studio.generation.sampling import Sampler, SamplingOptions
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.settle import PlanRow
 from lmoe_studio.tracing.recording import Recording
 

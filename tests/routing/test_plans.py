@@ -2,24 +2,24 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.apply import compile_plans
 from lmoe_studio.routing.check import check_plan, plan_notes
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import (
+    Reading,
     RouterOutput,
     RouterSpec,
     TokenBatch,
-    activate,
-    keep_top_k,
 )
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.settle import PlanRow
 from lmoe_studio.routing.static import static_blends
 
@@ -30,13 +30,15 @@ ROUTER = RouterSettings()
 
 
 def gate_of(router):
-    return lambda logits: keep_top_k(activate(logits, router), router)
+    spec = RouterSpec(router, EXPERTS, d_in=1, state={})
+    return partial(router_class(router.kind)(spec).gate, notes={})
 
 
 def router_output(router=ROUTER, seed=0):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(ROWS, PROMPT + NEW, len(EXPERTS), generator=generator) * 2
-    return RouterOutput(logits, activate(logits, router), gate_of(router)(logits))
+    gate = gate_of(router)
+    return RouterOutput(logits, gate(logits), gate(logits), gate)
 
 
 def tokens():
@@ -50,7 +52,7 @@ def apply(plans, *, layer=1, router=ROUTER, seed=0):
     plans = [plans] * ROWS if isinstance(plans, RoutingPlan) else plans
     output = router_output(router, seed)
     compiled = compile_plans(plans, experts=EXPERTS, num_layers=LAYERS, tokens=tokens())
-    return output.weights if compiled is None else compiled.apply(layer, output, gate_of(router))
+    return output.weights if compiled is None else compiled.apply(layer, output)
 
 
 def only(*overrides, **options):
@@ -135,12 +137,12 @@ def test_what_is_kept_of_negative_weights_is_scaled_by_their_magnitudes():
 def test_where_no_logit_changes_the_routers_weights_stay_to_the_last_bit(operation):
     """Also those that it would not make of its logits again: a blend's, which may be negative."""
     blend = RouterSettings(kind="blend", blend={"sql": 1.5, "math": -0.5})
-    router = router_class(blend)(RouterSpec(blend, experts=EXPERTS, d_in=1, state={}))
-    output = router(torch.zeros(ROWS, PROMPT + NEW, 1), tokens())
+    router = router_class(blend.kind)(RouterSpec(blend, experts=EXPERTS, d_in=1, state={}))
+    output = router(Reading(torch.zeros(ROWS, PROMPT + NEW, 1), tokens()))
     plan = RoutingPlan([operation])
     compiled = compile_plans([plan] * ROWS, experts=EXPERTS, num_layers=LAYERS, tokens=tokens())
     assert compiled is not None
-    weights = compiled.apply(1, output, router.gate)
+    weights = compiled.apply(1, output)
     inside = torch.zeros(PROMPT + NEW, dtype=torch.bool)
     inside[list(operation.tokens) if operation.tokens != "all" else []] = True
     assert torch.equal(weights[:, ~inside], output.weights[:, ~inside])
@@ -315,7 +317,7 @@ def test_a_plan_about_a_text_is_one_about_its_places_to_the_last_bit(plan, route
 def test_room_for_every_number_changes_no_bit(plans, router):
     output = router_output(router)
     roomy = compile_plans(plans, experts=EXPERTS, num_layers=LAYERS, tokens=tokens(), roomy=True)
-    found = output.weights if roomy is None else roomy.apply(1, output, gate_of(router))
+    found = output.weights if roomy is None else roomy.apply(1, output)
     assert torch.equal(found, apply(plans, router=router))
 
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.routing.arrow import prototype
+from lmoe_studio.routing.gates import activated, largest
 from lmoe_studio.routing.losses import load_balancing_loss, router_z_loss, skill_loss
-from lmoe_studio.routing.registry import ROUTERS, router_class
-from lmoe_studio.routing.router import activate, inverse_rms, keep_top_k
+from lmoe_studio.routing.registry import ROUTERS
+from lmoe_studio.routing.router import inverse_rms
+from lmoe_studio.routing.settings import RouterSettings
 
 
 def test_rms_normalises_each_token_and_leaves_zeros():
@@ -24,18 +25,18 @@ def test_rms_normalises_each_token_and_leaves_zeros():
 
 def test_top_k_keeps_the_largest_and_their_sum():
     probs = torch.tensor([[0.5, 0.2, 0.3]])
-    kept = keep_top_k(probs, RouterSettings(top_k=2))
+    kept = largest(probs, 2)
     torch.testing.assert_close(kept, torch.tensor([[0.625, 0.0, 0.375]]))
-    kept = keep_top_k(probs, RouterSettings(top_k=2, renormalise=False))
+    kept = largest(probs, 2, renormalise=False)
     torch.testing.assert_close(kept, torch.tensor([[0.5, 0.0, 0.3]]))
-    assert keep_top_k(probs, RouterSettings(top_k=7)) is probs
+    assert largest(probs, 7) is probs
 
 
 def test_activation_and_temperature():
     logits = torch.tensor([[1.0, 3.0]])
-    soft = activate(logits, RouterSettings(temperature=2))
+    soft = activated(logits, temperature=2)
     torch.testing.assert_close(soft, torch.tensor([[0.5, 1.5]]).softmax(-1))
-    sigmoid = activate(logits, RouterSettings(activation="sigmoid"))
+    sigmoid = activated(logits, "sigmoid")
     torch.testing.assert_close(sigmoid, logits.sigmoid())
 
 
@@ -49,10 +50,14 @@ def test_the_arrow_prototype_is_the_top_right_singular_vector(rank):
 
 
 def test_the_registry_names_what_there_is():
-    with pytest.raises(ConfigError, match="no router of kind 'linaer'; did you mean 'linear'"):
-        router_class(RouterSettings(kind="linaer"))
-    with pytest.raises(ConfigError, match="scope is 'module'"):
-        router_class(RouterSettings(kind="arrow"))
+    for values, message in [
+        ({"kind": "linaer"}, "no router of kind 'linaer'; did you mean 'linear'"),
+        ({"kind": "arrow"}, "scope is 'module'"),
+        ({"options": {"width": 3}}, "The linear router's options: unknown option 'width'"),
+        ({"kind": "blend", "options": {"weight": {}}}, "did you mean 'weights'"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            RouterSettings.parse(values, source="router")
     assert set(ROUTERS) == {"linear", "uniform", "blend", "arrow"}
 
 
@@ -75,10 +80,9 @@ def test_balance_loss_is_one_when_balanced_and_n_when_collapsed():
 
 
 def test_sigmoids_that_vanish_leave_no_weight_rather_than_nan():
-    router = RouterSettings(activation="sigmoid", top_k=2)
-    weights = keep_top_k(activate(torch.tensor([[-200.0, -150, -120, -99]]) * 10, router), router)
+    weights = largest(activated(torch.tensor([[-200.0, -150, -120, -99]]) * 10, "sigmoid"), 2)
     assert (weights == 0).all()
-    faint = keep_top_k(torch.tensor([[1e-30, 2e-30, 0, 0]]), router)
+    faint = largest(torch.tensor([[1e-30, 2e-30, 0, 0]]), 2)
     torch.testing.assert_close(faint, torch.tensor([[1e-30, 2e-30, 0, 0]]))
 
 

@@ -8,9 +8,9 @@ import pytest
 from tiny_models import ROUTERS, make_tiny_studio, sites_before_attention
 from tolerances import ONE_PASS
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import BankMismatchError, PlanError
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Span, Steps, TextMatch
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.tracing.files import load_trace, save_trace
 
 PROMPT, NEW, LAYERS = "SELECT 日本 🎉 12", 6, 3

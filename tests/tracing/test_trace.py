@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from tiny_models import ROUTERS, make_tiny_studio, make_tiny_tokenizer, sites_before_attention
 from tolerances import ONE_PASS
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ContextLengthError, PlanError, StorageError, TextError
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.tracing.files import load_trace, save_trace
 from lmoe_studio.tracing.recorder import score_tokens
 from lmoe_studio.tracing.token_texts import TokenTexts

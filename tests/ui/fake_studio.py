@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import ContextLengthError, PlanError, TextError
 from lmoe_studio.routing.check import check_plan, plan_notes
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.tracing.records import RoutingTrace
 
 Loose: Any = object

@@ -15,9 +15,9 @@ from patience import PATIENCE
 from test_workbench import HOSTILE
 from waits import at_rest, keeping, one_run
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.errors import PlanError
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.ui import runs as runs_module
 from lmoe_studio.ui.payload import trace_payload
 from lmoe_studio.ui.runs import RunBook

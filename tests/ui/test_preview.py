@@ -7,8 +7,8 @@ import pytest
 from fake_studio import FakeStudio, make_trace
 from tiny_models import make_tiny_studio
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.routing.plan import Override, RoutingPlan, Span
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.ui.plan_form import plan_overrides
 from lmoe_studio.ui.preview import preview_plan
 from lmoe_studio.ui.traces import TraceStore

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from lmoe_studio.config import EMBEDDED_BASE
 from lmoe_studio.errors import ConfigError, DataError
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.text_rows import read_rows
 from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.ui.training.example import EXAMPLE
@@ -102,8 +103,17 @@ def test_an_empty_field_is_none_only_where_none_means_something():
     assert option_values({"alpha": None})["alpha"] is None
     with pytest.raises(ConfigError, match="steps: it is empty; the usual is 300"):
         option_values({"steps": None})
-    with pytest.raises(ConfigError, match="router · blend: expected `name: value"):
-        option_values({"router.blend": "a: b: c"})
+    with pytest.raises(ConfigError, match="router · options: expected `name: value"):
+        option_values({"router.options": "a: b: c"})
+
+
+def test_options_of_a_kind_of_router_are_written_as_in_a_file():
+    router = RouterSettings(kind="blend", options={"weights": {"sql": 1.5}})
+    shown = shown_values({"router": router.model_dump(mode="json")})
+    assert shown["router.options"] == "weights: {sql: 1.5}"
+    assert parsed(option_values(shown)).router == router
+    braced = shown | {"router.options": "{weights: {sql: 1.5}}"}
+    assert parsed(option_values(braced)).router == router
 
 
 def test_a_bank_to_start_from_brings_the_options_of_its_experts():

@@ -80,7 +80,8 @@ class Option:
         if self.kind == "words":
             return ", ".join(value)
         if self.kind == "mapping":
-            return yaml.safe_dump(dict(value), default_flow_style=True).strip().strip("{}")
+            text = yaml.safe_dump(dict(value), default_flow_style=True, width=10**6).strip()
+            return text.removeprefix("{").removesuffix("}")
         return value
 
     def read(self, shown: Any) -> Any:
@@ -88,6 +89,8 @@ class Option:
         if shown is None or (isinstance(shown, str) and not shown.strip()):
             if self.may_be_empty:
                 return None
+            if self.default == {}:
+                return {}
             raise ConfigError(
                 f"{self.label}: it is empty; the usual is {self.shown(self.default)}."
             )
@@ -101,7 +104,8 @@ class Option:
 
     def _mapping(self, text: str) -> dict[str, Any]:
         try:
-            values = read_yaml("{" + text.strip().strip("{}") + "}")
+            text = text.strip()
+            values = read_yaml(text if text.startswith("{") else "{" + text + "}")
         except PlainDataError:
             values = None
         if not isinstance(values, dict):
