@@ -1,5 +1,7 @@
 """A study as one HTML file that needs nothing else: plotly.js is inside, and nothing is fetched."""
 
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -53,17 +55,13 @@ def write_report(study: Study, path: Path | str) -> Path:
 
 def report_html(study: Study) -> str:
     """The whole page; every text in it is escaped."""
-    facts = "".join(f"<dt>{_safe(k)}</dt><dd>{_safe(v)}</dd>" for k, v in study.facts.items())
-    answers = "".join(f"<li>{_safe(answer)}</li>" for answer in study.answers)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Routing study</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
-        f"<body><h1>Routing study</h1><p>L-MoE Studio {_safe(__version__)}</p><dl>{facts}</dl>"
-        f"<section><h2>Findings</h2><ul>{answers}</ul></section>"
-        f"{''.join(map(_section, study.sections))}</body></html>\n"
-    )
+    return "".join(piece() for piece in report_pieces(study))
+
+
+def report_pieces(study: Study) -> list[Callable[[], str]]:
+    """The page in pieces, one after the other; each is made when its turn comes."""
+    sections = [partial(_section, section) for section in study.sections]
+    return [partial(_head, study), *sections, lambda: "</body></html>\n"]
 
 
 def table_html(table: pd.DataFrame, *, most: int = MOST_ROWS) -> str:
@@ -76,6 +74,19 @@ def table_html(table: pd.DataFrame, *, most: int = MOST_ROWS) -> str:
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     more = f"<p>The first {most:,} of {len(table):,} rows.</p>" if len(table) > most else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _head(study: Study) -> str:
+    facts = "".join(f"<dt>{_safe(k)}</dt><dd>{_safe(v)}</dd>" for k, v in study.facts.items())
+    answers = "".join(f"<li>{_safe(answer)}</li>" for answer in study.answers)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Routing study</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
+        f"<body><h1>Routing study</h1><p>L-MoE Studio {_safe(__version__)}</p><dl>{facts}</dl>"
+        f"<section><h2>Findings</h2><ul>{answers}</ul></section>"
+    )
 
 
 def _section(section: Section) -> str:

@@ -13,7 +13,7 @@ from analysis import routing_frame
 from lmoe_studio.errors import ConfigError, StorageError
 from lmoe_studio.ui import figures
 from lmoe_studio.ui.palette import expert_colour
-from lmoe_studio.ui.report import report_html, table_html, write_report
+from lmoe_studio.ui.report import report_html, report_pieces, table_html, write_report
 from lmoe_studio.ui.study import study_of, study_of_run
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -89,6 +89,7 @@ def test_figures_stand_on_light_and_dark(study):
 
 def test_the_report_needs_nothing_else_and_escapes_every_text(study):
     page = report_html(study)
+    assert len(report_pieces(study)) == len(study.sections) + 2  # a report can be stopped in each
     body = page[page.index("<body>") :]
     assert "<img" not in body
     assert "alert(2)</script>" not in body

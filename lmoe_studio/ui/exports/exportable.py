@@ -1,6 +1,6 @@
 """Exportable: something that a person can save, as rows or as one document."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,6 +8,8 @@ import pyarrow as pa
 
 RowFormat = Literal["parquet", "csv.gz", "csv", "jsonl"]
 Format = RowFormat | Literal["txt", "html"]
+Pieces = Sequence[Callable[[], str]]
+"""A text in pieces, each made when its turn comes."""
 NAMES: dict[Format, str] = {
     "parquet": "Parquet", "csv.gz": "CSV, gzipped", "csv": "CSV", "jsonl": "JSONL", "txt": "Text",
     "html": "Report (HTML)",
@@ -27,7 +29,7 @@ class Exportable:
     """How many rows."""
     batches: Callable[[int], Iterator[pa.Table]]
     """The rows from the first on, at most so many at a time. Parquet keeps the schema's metadata."""
-    documents: Mapping[Format, Callable[[], str]] = field(default_factory=dict)
+    documents: Mapping[Format, Pieces] = field(default_factory=dict)
     """Formats that are one text."""
 
 

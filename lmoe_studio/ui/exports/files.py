@@ -11,7 +11,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from lmoe_studio.errors import StorageError
-from lmoe_studio.ui.exports.exportable import NAMES, Exportable, Format, RowFormat
+from lmoe_studio.ui.exports.exportable import NAMES, Exportable, Format, Pieces, RowFormat
 from lmoe_studio.ui.exports.writers import WRITERS
 from lmoe_studio.whole import whole_file
 
@@ -49,10 +49,10 @@ def write_file(
     path = folder / f"{export.stem}-{datetime.now():%Y%m%d-%H%M%S}.{kind}"
     try:
         with whole_file(path) as staged:
-            if kind in export.documents:
-                staged.write_text(export.documents[kind](), encoding="utf-8")
-            else:
-                with staged.open("wb") as file:
+            with staged.open("wb") as file:
+                if kind in export.documents:
+                    _write_pieces(export.documents[kind], file, on_progress, should_stop)
+                else:
                     _write_rows(export, cast(RowFormat, kind), file, on_progress, should_stop)
     except _StoppedError:
         return None
@@ -100,6 +100,19 @@ def _write_rows(
             writer.write(batch)
             done += len(batch)
             on_progress(done / max(1, export.count))
+
+
+def _write_pieces(
+    pieces: Pieces,
+    file: IO[bytes],
+    on_progress: Callable[[float], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    for done, piece in enumerate(pieces, start=1):
+        if should_stop():
+            raise _StoppedError
+        file.write(piece().encode())
+        on_progress(done / len(pieces))
 
 
 def _size(kind: RowFormat, table: pa.Table) -> int:

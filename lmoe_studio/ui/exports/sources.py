@@ -1,7 +1,7 @@
 """What the tabs show, as Exportables: a trace, the runs of a comparison, a study."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from lmoe_studio.tracing.files import trace_table
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.ui.clean_text import clean
-from lmoe_studio.ui.exports.exportable import Exportable, Format, in_batches
-from lmoe_studio.ui.report import report_html
+from lmoe_studio.ui.exports.exportable import Exportable, Format, Pieces, in_batches
+from lmoe_studio.ui.report import report_pieces
 from lmoe_studio.ui.studies import KeptStudy
 
 _CELL = "a token, layer and expert"
@@ -24,7 +24,7 @@ _PART = "\ufffd"
 
 def trace_export(trace: RoutingTrace) -> Exportable:
     """A trace, every cell of it; its Parquet is read by `load_trace`. Text that was written, too."""
-    written: dict[Format, Callable[[], str]] = {"txt": lambda: clean(_text_of(trace))}
+    written: dict[Format, Pieces] = {"txt": [lambda: clean(_text_of(trace))]}
     return Exportable(
         f"trace-{_file_name(trace.bank)}",
         _CELL,
@@ -68,7 +68,7 @@ def study_export(kept: KeptStudy) -> Exportable:
                     yield table.add_column(0, "run", name).replace_schema_metadata(None)
 
     count = sum(pq.read_metadata(part).num_rows for part in parts)
-    return Exportable("routing", _CELL, count, batches, {"html": lambda: report_html(kept.study)})
+    return Exportable("routing", _CELL, count, batches, {"html": report_pieces(kept.study)})
 
 
 def _table_of(trace: RoutingTrace) -> pa.Table:

@@ -15,6 +15,7 @@ from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.files import load_trace
 from lmoe_studio.ui.compared import runs_frame
 from lmoe_studio.ui.exports import files
+from lmoe_studio.ui.exports.exportable import Exportable
 from lmoe_studio.ui.exports.files import formats_of, sizes, write_file
 from lmoe_studio.ui.exports.sources import runs_export, table_export, trace_export
 
@@ -127,6 +128,18 @@ def test_a_file_is_written_in_steps_and_nothing_is_left_where_it_is_stopped(
     asked = iter([False, False, True])
     assert write_file(EXPORTS["runs"], kind, stopped, should_stop=lambda: next(asked)) is None
     assert not list(stopped.iterdir())
+
+
+def test_a_document_ends_at_the_piece_at_which_it_is_stopped(tmp_path):
+    made, heard = [], []
+    pieces = [lambda n=n: made.append(n) or f"{n}ä" for n in range(4)]
+    export = Exportable("report", "a row", 0, lambda _: iter(()), {"html": pieces})
+    stop = {"should_stop": lambda: len(made) == 2}
+    assert write_file(export, "html", tmp_path, on_progress=heard.append, **stop) is None
+    assert (made, heard, list(tmp_path.iterdir())) == ([0, 1], [0.25, 0.5], [])
+    path = write_file(export, "html", tmp_path, on_progress=heard.append)
+    assert path.read_text(encoding="utf-8") == "0ä1ä2ä3ä"
+    assert heard[-1] == 1
 
 
 @contextmanager
