@@ -20,6 +20,8 @@ _SECONDS = 0.1  # of this thread's computing for one search; ordinary ones take 
 _ONE_CHARACTER = regex.compile(
     r"(?:[^\W_]|[ ,;:_\n]|\\[dDwWsS.]|\[\^?(?:[^\W_]-[^\W_]|[^\W_]|[ .,;:_\n]|\\[dDwWsS])+\])\+?"
 )
+_ATOM = r"(?:[^\W_]|[ ,;:_\n/'\"=<>!@%&~`-]|\\[bdDwWsS]|\\\W|\[\^?(?:[^\W_]-[^\W_]|[^\W_]|[ .,;:_\n]|\\[dDwWsS])+\])"
+_BOUNDED = regex.compile(rf"(?:\(\?i\))?{_ATOM}+(?:\|{_ATOM}+)*")
 _PLAIN = regex.compile("x").flags
 _PROBES = ("a", "A", "0", " ", "_", "-", ".", "\n", "ab", "a ", "a1")
 
@@ -64,6 +66,7 @@ class TokenText:
         self._text = "".join(prompt)
         self._prompt = list(prompt)
         self._last = 0
+        self._begins: dict[regex.Pattern[str], int] = {}
 
     @property
     def prompt_length(self) -> int:
@@ -96,12 +99,27 @@ class TokenText:
         start = len(self._text) - self._last
         if _is_of_one_character(pattern):
             return pattern.search(self._text, start) is not None
+        if _is_bounded(pattern):
+            return self._bounded_matches(pattern, start)
         for match in reversed(self._matches(pattern, self._text)):
             if match.end() <= start:
                 return False
             if match.end() > match.start():
                 return True
         return False
+
+    def _bounded_matches(self, pattern: "regex.Pattern[str]", start: int) -> bool:
+        """Whether a match overlaps what follows `start`, from where the last search was certain.
+
+        What is found at a place hangs on no more characters than the pattern has, and one on either
+        side: what lies further back from the end can be found no other way any more.
+        """
+        begin = self._begins.get(pattern, 0)
+        spans = [match.span() for match in pattern.finditer(self._text, begin)]
+        certain = len(self._text) - len(pattern.pattern) - 1  # the last such place
+        ends = [stop for first, stop in spans if first <= certain]
+        self._begins[pattern] = max(begin, certain + 1, *ends[-1:])
+        return any(stop > max(first, start) for first, stop in spans)
 
     def _matches(self, pattern: "regex.Pattern[str]", text: str) -> "list[regex.Match[str]]":
         try:
@@ -121,6 +139,16 @@ def _is_of_one_character(pattern: "regex.Pattern[str]") -> bool:
     to search the whole text again after every token.
     """
     return not pattern.flags & ~_PLAIN and _ONE_CHARACTER.fullmatch(pattern.pattern) is not None
+
+
+@lru_cache(maxsize=256)
+def _is_bounded(pattern: "regex.Pattern[str]") -> bool:
+    r"""Whether it has no repetition, group or look around but `\b`: `SELECT|FROM`, `\bI[nf]\b`.
+
+    Each of its characters then stands for at most one of the text.
+    """
+    known = _PLAIN | regex.IGNORECASE
+    return not pattern.flags & ~known and _BOUNDED.fullmatch(pattern.pattern) is not None
 
 
 def matches_whole(pattern: str, text: str) -> bool:

@@ -50,8 +50,14 @@ PATTERNS = [
 ]  # fmt: skip
 
 
+BOUNDED = [
+    "aa", "ab|b", "a|ab", "aba", r"\bab\b", r"\ba", "(?i)A1", r"[a-c]\d", r"1 \-A", r"\Bab" , "é\n|ba", r"a\b|\bb1",
+    r"\b", r"aa|\b",
+]  # fmt: skip
+
+
 @given(
-    st.sampled_from(PATTERNS),
+    st.sampled_from([*PATTERNS, *BOUNDED]),
     st.lists(st.text("abcé1 -A\n", max_size=4), min_size=1, max_size=12),
 )
 def test_a_token_is_in_scope_if_a_search_of_the_whole_text_says_so(pattern, tokens):
@@ -75,6 +81,16 @@ def test_what_matches_single_characters_is_sought_in_the_new_token_alone(monkeyp
         assert text.last_matches(pattern)
         text.add("")
         assert not text.last_matches(pattern)
+
+
+def test_a_pattern_without_repetition_is_sought_near_the_end_alone():
+    kinds = [literal("SELECT (a)"), *map(compile_regex, (r"\bSELECT\b|FROM", "(?i)from", "[a-c]x"))]
+    for pattern in kinds:
+        text = TokenText(["SELECT (a) FROM cx "] * 50)
+        for token in ["SELE", "CT", " (a", ") ", "FR", "OM", "c", "x"]:
+            text.add(token)
+            text.last_matches(pattern)
+        assert len(text._text) - text._begins[pattern] <= len(pattern.pattern) + 2
 
 
 def test_a_match_may_begin_in_the_prompt():
