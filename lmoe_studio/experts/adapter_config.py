@@ -43,6 +43,17 @@ _MUST_BE_EMPTY = {
     "monteclora_config": _OTHER_METHOD,
     "velora_config": _OTHER_METHOD,
 }
+_INSTEAD = {
+    "bias": "train it with bias='none'",
+    "init_lora_weights": "save it again with PEFT's save_pretrained and "
+    "path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
+    "lora_bias": "train it with lora_bias=False",
+    "trainable_token_indices": "train it without new tokens",
+    "use_dora": "train it with use_dora=False, or merge it into its base model with PEFT "
+    "(merge_and_unload) and take that as the base",
+}
+"""What to do about a field, where it is more than taking another adapter."""
+
 _MAY_COMPUTE = re.compile(r"use_\w+|\w+_config", re.ASCII)
 # A field that nobody here knows is passed over with a word, unless its name is one that PEFT gives to
 # other ways of computing.
@@ -186,7 +197,7 @@ def _refuse(name: str, value: object, expected: str, reason: str = "") -> NoRetu
     because = f", because {reason}" if reason else ""
     raise AdapterError(
         f"{CONFIG} has {came} in the field {show(name)} where {expected} was "
-        f"expected{because}; import a plain LoRA adapter."
+        f"expected{because}; {_INSTEAD.get(name, 'import a plain LoRA adapter')}."
     )
 
 

@@ -1,6 +1,7 @@
 """Adapters that a visitor gives: what is asked for, hostile archives, and imports in the background."""
 
 import io
+import shutil
 import struct
 import zipfile
 from contextlib import suppress
@@ -259,6 +260,17 @@ def test_an_import_makes_a_bank_and_says_what_was_left_out(experts, tmp_path):
     told = import_panel(state)
     assert "1 adapter became its experts" in told.replace("one", "1")
     assert "cannot be opened" in told
+
+
+def test_what_was_taken_where_there_was_a_choice_is_told(experts, tmp_path):
+    for step in (9, 10):
+        shutil.copytree(experts[1] / "sql", tmp_path / "run" / f"checkpoint-{step}")
+    run = (GivenAdapter("sql", folder=tmp_path / "run"),)
+    desk = ImportDesk(lambda: tmp_path)
+    desk.start("ann", job(experts, adapters=run), experts[0].base)
+    state = ended(desk, "ann")
+    assert state.taken == ("sql",)
+    assert "&#x27;checkpoint-10&#x27; was taken, the last of 2" in import_panel(state)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lmoe_studio.experts.adapter_config import CONFIG
 from lmoe_studio.experts.formats.peft import WEIGHTS
 from lmoe_studio.experts.formats.registry import holds_adapter
 from lmoe_studio.experts.formats.xlora import is_xlora
+from lmoe_studio.experts.places import is_local
 from lmoe_studio.experts.safetensors_check import show
 
 _CHECKPOINT = re.compile(r"(?:checkpoint|step)-(\d{1,12})")
@@ -41,8 +42,13 @@ def find_adapters(name: str, given: Path) -> Found:
         given: a file, the folder of an adapter, or one that has it inside.
 
     Raises:
-        AdapterError: there are several, of which none is the obvious one.
+        AdapterError: there are several, of which none is the obvious one; or it is not here.
     """
+    if not is_local(given.as_posix()):
+        raise AdapterError(
+            f"There is no folder {show(given.as_posix())}; an adapter of the Hugging Face hub is "
+            f"downloaded first: hf download {given.as_posix()} --local-dir FOLDER."
+        )
     if given.name in (CONFIG, WEIGHTS):
         given = given.parent
     if is_xlora(given):

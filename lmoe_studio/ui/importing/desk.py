@@ -41,6 +41,8 @@ class ImportState:
     """The experts of the bank that was made; none where there is no bank."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Why each adapter that was left out is no expert."""
+    notes: tuple[str, ...] = ()
+    """What was read otherwise than it stands in the files, a sentence each."""
     problem: tuple[str, str] | None = None
     """A title and a sentence: why there is no bank at all."""
 
@@ -137,7 +139,7 @@ class ImportDesk:
         if made is None:
             return replace(state, was_stopped=True)
         taken = made.bank.expert_names if made.bank is not None else ()
-        return replace(state, taken=taken, refused=refused | made.refused)
+        return replace(state, taken=taken, refused=refused | made.refused, notes=made.notes)
 
 
 def _laid_out(asked: AskedImport, place: Path) -> tuple[dict[str, Path], dict[str, str]]:

@@ -16,10 +16,11 @@ def import_panel(state: ImportState) -> str:
     if state.was_stopped:
         return panels.panel("note", "Stopped", "No bank was written.")
     lines = [(name, "") for name in state.taken] + list(state.refused.items())
-    return _listed(state, "".join(_line(name, why) for name, why in lines))
+    notes = "".join(f"<p>{panels.safe(note)}.</p>" for note in state.notes)
+    return _listed(state, "".join(_line(name, why) for name, why in lines), notes)
 
 
-def _listed(state: ImportState, lines: str) -> str:
+def _listed(state: ImportState, lines: str, notes: str) -> str:
     experts = _counted(len(state.taken), "adapter")
     refused = _counted(len(state.refused), "adapter")
     if state.taken:
@@ -31,7 +32,7 @@ def _listed(state: ImportState, lines: str) -> str:
     tone, role = ("note", "status") if state.taken else ("problem", "alert")
     return (
         f'<div class="panel {tone}" role="{role}"><i></i><div><strong>{panels.safe(title)}</strong>'
-        f"<p>{panels.safe(text)}</p><ul class='imported'>{lines}</ul></div></div>"
+        f"<p>{panels.safe(text)}</p><ul class='imported'>{lines}</ul>{notes}</div></div>"
     )
 
 

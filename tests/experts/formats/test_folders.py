@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -79,6 +80,14 @@ def test_what_holds_no_adapter_is_left_to_be_refused_as_it_is(tmp_path):
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     for place in (tmp_path / "empty", tmp_path / "gone"):
         assert find_adapters("a", place).places == {"a": place}
+
+
+def test_the_id_of_an_adapter_of_the_hub_says_how_to_have_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AdapterError, match=r"no folder 'me/sql'.*hf download me/sql --local-dir"):
+        find_adapters("sql", Path("me/sql"))
+    make(tmp_path / "me", "sql")
+    assert find_adapters("sql", Path("me/sql")).places == {"sql": Path("me/sql")}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+from contextlib import suppress
 
 import gguf
 import numpy as np
@@ -334,6 +336,20 @@ def test_what_is_no_plain_lora_of_this_base_is_one_sentence(name, tmp_path):
     make, says = REFUSED[name]
     make(tmp_path / "it")
     assert says in refused(tmp_path / "it")
+
+
+def test_a_gguf_file_that_is_damaged_anywhere_is_one_sentence_or_still_an_adapter(tmp_path):
+    as_gguf(ADAPTER, tmp_path / "it")
+    file = tmp_path / "it" / "adapter.gguf"
+    raw = file.read_bytes()
+    draw = random.Random(3)
+    for _ in range(60):
+        changed = bytearray(raw)
+        for _ in range(draw.choice([1, 3])):  # most of them where names and sizes are
+            changed[draw.randrange(min(len(raw), 3000))] = draw.randrange(256)
+        file.write_bytes(changed[: draw.choice([len(raw), draw.randrange(len(raw))])])
+        with suppress(AdapterError):
+            read(file)
 
 
 def test_layers_of_another_format_can_be_left_out(tmp_path):
