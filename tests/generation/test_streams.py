@@ -28,17 +28,18 @@ def studio():
     return make_tiny_studio()
 
 
-def test_64_concurrent_streams_with_8_plans_equal_their_solo_runs(studio):
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.release)])
+def test_concurrent_streams_with_8_plans_equal_their_solo_runs(studio, count):
     options = {"max_new_tokens": 6, "temperature": 1.0}
-    solo = [studio.generate("SELECT a", plan=PLANS[n % 8], seed=n, **options) for n in range(64)]
-    found, start = {}, threading.Barrier(64)
+    solo = [studio.generate("SELECT a", plan=PLANS[n % 8], seed=n, **options) for n in range(count)]
+    found, start = {}, threading.Barrier(count)
 
     def run(number):
         start.wait()
         pieces = list(studio.stream("SELECT a", plan=PLANS[number % 8], seed=number, **options))
         found[number] = pieces[-1].generation
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(64)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

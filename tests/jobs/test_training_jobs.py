@@ -138,11 +138,12 @@ def test_a_job_that_failed_says_why_and_goes_on_when_that_is_put_right(jobs, con
     assert_equals(undisturbed, jobs, done)
 
 
-def test_twenty_kills_at_random_moments_need_no_human(jobs, config, undisturbed):
+@pytest.mark.parametrize("most", [6, pytest.param(20, marks=pytest.mark.release)])
+def test_kills_at_random_moments_need_no_human(jobs, config, undisturbed, most):
     """Killed at any moment since its start, and in the middle of its steps, by turns."""
     draw = random.Random(0)
     kills, runs, job = 0, 1, jobs.start(named(config, "killed-1"))
-    while kills < 20:
+    while kills < most:
         before = cursor(jobs, job)
         if kills % 2:
             until(lambda: step_of(jobs, job, before) or not jobs.get(job.id).is_live)  # noqa: B023

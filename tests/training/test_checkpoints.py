@@ -149,7 +149,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_sound_checkpoint(tmp_path, monk
     assert killed > 10
 
 
-@pytest.mark.parametrize("step", [1, 5, 7])
+@pytest.mark.parametrize("step", [1, 5, pytest.param(7, marks=pytest.mark.release)])
 def test_a_stopped_run_goes_on_bit_for_bit(base, changed, step):
     config = changed(steps=8, checkpoint_every=4, eval_every=3, early_stopping=9)
     events = []

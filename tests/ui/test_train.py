@@ -1,11 +1,13 @@
 """The Train tab in a browser: a new bank from pasted texts, and the jobs that train one."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from page_server import source_of
+from page_server import served, source_of
 from playwright.sync_api import expect
 from tiny_models import make_tiny_studio
 from train_page import HOSTILE, opened, set_option, started, state_is
@@ -29,10 +31,10 @@ def notice(page):
     return page.locator("#train-notice .panel")
 
 
-@pytest.fixture
-def form(open_page, serving, tiny_home, tmp_path):
-    """The tab over a tiny model, with an operator's folder, before there is any job."""
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """An operator's folder."""
+    data = tmp_path_factory.mktemp("operator") / "data"
     data.mkdir()
     (data / "pairs.jsonl").write_text(
         "".join(
@@ -40,8 +42,25 @@ def form(open_page, serving, tiny_home, tmp_path):
         )
         + '{"prompt": "nothing", "response": " "}\n'
     )
+    return data
+
+
+@pytest.fixture(scope="module")
+def before_any_job(data, tiny_cache):
+    """The page over a tiny model, on which no test starts a job."""
+    home = data.parent / "home"
     source = source_of(make_tiny_studio())
-    return opened(open_page(serving(source, jobs=Jobs(tiny_home), data_folder=data)))
+    with (
+        patch.dict(os.environ, LMOE_HOME=str(home), LMOE_CACHE=str(tiny_cache)),
+        served(source, jobs=Jobs(home), data_folder=data) as address,
+    ):
+        yield address
+        assert not Jobs(home).list()
+
+
+@pytest.fixture
+def form(open_page, before_any_job):
+    return opened(open_page(before_any_job))
 
 
 # The form
@@ -96,23 +115,20 @@ def test_a_preview_marks_what_is_only_read_and_counts_what_is_left_out(form):
     assert form.evaluate("window.hit") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
+def test_texts_that_cannot_be_used_are_named_by_file_line_and_field(form):
+    for text, sentence in (
         ('{"text": "a"}\n{"text": 7}', "The pasted text of 'one', line 2: 'text' is int, not text"),
         ('{"body": "a"}', "The pasted text of 'one', line 1: expected `text`"),
         ('{"text": "a"', "The pasted text of 'one', line 1: no JSON"),
         ("only one text", "has one text in the pasted text of 'one'; give it two or more"),
         ("", "Expert 'one' has no texts; paste some, or upload a file."),
-    ],
-)
-def test_texts_that_cannot_be_used_are_named_by_file_line_and_field(form, text, sentence):
-    give(form, 0, "one", text)
-    for button in ("#preview", "#start"):
-        form.click(f"{button}:not([disabled])")
-        notice(form).get_by_text(sentence).wait_for()
-    assert "/tmp" not in notice(form).inner_text()
-    assert form.locator("#jobs-box").count() == 0
+    ):
+        give(form, 0, "one", text)
+        for button in ("#preview", "#start"):
+            form.click(f"{button}:not([disabled])")
+            notice(form).get_by_text(sentence).wait_for()
+        assert "/tmp" not in notice(form).inner_text()
+        assert form.locator("#jobs-box").count() == 0
 
 
 def test_an_uploaded_file_is_checked_and_read(form):
@@ -213,7 +229,7 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
     page = open_page(real)
     other = open_page(real, context=browser.new_context())
     opened(page)
-    started(page, 400, eval_every=100, checkpoint_every=200)  # long enough to be seen on its way
+    started(page, 200, eval_every=50, checkpoint_every=100)  # long enough to be seen on its way
     page.wait_for_selector("#new-bank textarea", state="hidden")
     page.wait_for_selector("#job-head .says:has-text('About'), #job-head .job.done")
     opened_tab = other.locator("#training-status button")
@@ -221,7 +237,7 @@ def test_two_pasted_datasets_become_a_bank_in_explore_which_others_see_too(
         assert "my-bank: training step" in opened_tab.inner_text()
     state_is(page, "done")
     page.wait_for_selector("#job-loss svg path")
-    expect(page.locator("#jobs")).to_contain_text("400/400")
+    expect(page.locator("#jobs")).to_contain_text("200/200")
     expect(page.locator("#job-details tr")).to_have_count(3)
     expect(page.locator("#job-details .lights li")).to_have_count(3)
     expect(page.locator("#job-details pre")).to_contain_text("wrote")
@@ -262,9 +278,9 @@ def test_the_page_the_command_and_python_train_the_same(real, open_page, tiny_ho
     assert one["curve"] == other["curve"]
 
 
-def test_the_operators_folder_is_the_only_path_a_visitor_can_name(form, tmp_path):
+def test_the_operators_folder_is_the_only_path_a_visitor_can_name(form, data):
     """Also for a browser that says what it likes."""
-    secret = tmp_path / "secret.txt"
+    secret = data.parent / "secret.txt"
     secret.write_text("the secret\n\nof somebody\n\nelse")
     for value in (
         {"name": "x", "kind": "folder", "places": [str(secret)]},
