@@ -320,6 +320,11 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         return self.base.prepare_inputs_for_generation(*args, **kwargs)
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """As for attention: whether it can be had was settled when the base was made."""
+        return True
+
     def _supports_default_dynamic_cache(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.base._supports_default_dynamic_cache()
 

@@ -10,6 +10,7 @@ import torch
 from tiny_models import make_bank, make_tiny_base, make_tiny_studio, make_tiny_tokenizer
 from tolerances import ONE_PASS
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, pipeline
+from zoo.bases import build
 
 import lmoe_studio as lmoe
 from lmoe_studio.errors import BaseMismatchError, BaseModelError, ConfigError, PlanError
@@ -234,6 +235,17 @@ for length in (9, 14):
         gap = compiled(input_ids=ids).logits - model(input_ids=ids).logits
     assert gap.abs().max() < 1e-4, gap.abs().max()
 """
+
+
+@pytest.mark.parametrize("architecture", ["qwen3_moe", "mixtral"])
+def test_a_base_with_fused_experts_keeps_its_way_to_compute_them(architecture, batch):
+    base = build(architecture)
+    chosen = base.config._experts_implementation
+    model = lmoe.attach(base, make_bank(base, targets=("q_proj", "v_proj")))
+    assert base.config._experts_implementation == chosen is not None
+    with model.steered(SOLO):
+        expected = base(**batch).logits
+    torch.testing.assert_close(model(**batch, plan=SOLO).logits, expected, **ONE_PASS)
 
 
 def test_it_can_be_compiled():
