@@ -26,7 +26,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
-from lmoe_studio.architecture import reads_the_past
 from lmoe_studio.base_models import identify, load_model, load_tokenizer
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.experts.bank import ExpertBank
@@ -217,10 +216,10 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         if tokenizer is not None:
             kwargs["tokenizer"] = tokenizer
         beams, each = (_option(self.base, args, kwargs, name) for name in _ROWS)
-        if beams > 1 and any(reads_the_past(name) for name in self.mixture.bank.modules):
+        if beams > 1 and not self.mixture.follows_reordered_rows:
             raise ConfigError(
-                "num_beams: experts change layers that read the cache again in each pass, and beam "
-                "search reorders the cache without them; write without beams."
+                "num_beams: routers, or layers that experts change, keep something of each text "
+                "beside the cache, which beam search reorders without it; write without beams."
             )
         if plan is None:
             return self.base.generate(inputs, *args, **kwargs)

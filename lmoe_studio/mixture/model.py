@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.architecture import decoder_blocks, reads_on_singly
+from lmoe_studio.architecture import decoder_blocks, reads_on_singly, reads_the_past
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import ExpertBank
@@ -113,9 +113,10 @@ class MixtureModel(nn.Module):
         return any(cast(Router, router).reads_whole_prompts for router in self.routers)
 
     @property
-    def routers_remember(self) -> bool:
-        """Whether a pass needs what routers kept of those before."""
-        return any(cast(Router, router).remembers for router in self.routers)
+    def follows_reordered_rows(self) -> bool:
+        """Whether rows of a cache may change places, as in beam search: nothing is kept beside it."""
+        remembers = any(cast(Router, router).remembers for router in self.routers)
+        return not (remembers or any(map(reads_the_past, self.bank.modules)))
 
     def forward(
         self,
