@@ -29,6 +29,8 @@ _NOT_ROUTED = {
 }
 _READ_THE_PAST = ("kv_b_proj",)
 """Layers that read the tokens of the cache again in every pass."""
+FUSED = ("gate_up_proj", "up_proj", "down_proj")
+"""Weights of fused experts, in the order in which they are used."""
 _READ_ON_SINGLY = ("falcon_mamba", "jamba", "mamba")
 """What these remember of a text is taken up by a pass over one token only."""
 
@@ -99,8 +101,35 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def weight_is_transposed(module: nn.Module) -> bool:
-    """Whether a linear layer's weight is `[d_in, d_out]`, as GPT-2's are."""
-    return isinstance(module, Conv1D)
+    """Whether weights are `[d_in, d_out]`: those of a linear layer, as GPT-2's, or of fused experts."""
+    return isinstance(module, Conv1D) or getattr(module, "is_transposed", False) is True
+
+
+def fused_shapes(module: nn.Module) -> dict[str, tuple[int, int, int]]:
+    """`(fused, d_out, d_in)` of the weights that hold a matrix for each expert of a base's own mixture.
+
+    By name, in the order in which the module has them; none of a module that is no such mixture, or
+    whose experts run otherwise than `use_experts_implementation` of transformers says.
+    """
+    if not (hasattr(module, "has_gate") and hasattr(module, "is_transposed")):
+        return {}
+    found = {}
+    for name, weight in module.named_parameters(recurse=False):
+        if name in FUSED and weight.ndim == 3 and weight.is_floating_point():
+            fused, *sides = weight.shape
+            d_out, d_in = sides[::-1] if weight_is_transposed(module) else sides
+            found[name] = fused, d_out, d_in
+    return found
+
+
+def layer_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of each weight that an expert can change, by path; see `linear_shape`, `fused_shapes`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path, module in model.named_modules():
+        if shape := linear_shape(module):
+            found[path] = shape
+        found |= {f"{path}.{name}": shape for name, shape in fused_shapes(module).items()}
+    return found
 
 
 def loader_of(base: str, config: PreTrainedConfig) -> Any:

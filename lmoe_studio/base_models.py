@@ -34,7 +34,7 @@ from lmoe_studio.architecture import (
     context_length,
     decoder_blocks,
     embedded_tokens,
-    linear_shape,
+    layer_shapes,
     loader_of,
 )
 from lmoe_studio.config import EMBEDDED_BASE, Quantize
@@ -77,10 +77,11 @@ class BaseIdentity:
     """A Hugging Face id, a folder, or the name of the embedded model."""
     fingerprint: str
     """sha256 of the architecture: model type and the shape of every parameter, however packed."""
-    linear_shapes: dict[str, tuple[int, int]] | None = field(
+    linear_shapes: dict[str, tuple[int, ...]] | None = field(
         default=None, compare=False, repr=False
     )
-    """`(d_out, d_in)` of each linear layer by path; known only once the model was seen."""
+    """`(d_out, d_in)` of each linear layer by path, and `(fused, d_out, d_in)` of each weight of fused
+    experts; known only once the model was seen."""
     blocks: str | None = field(default=None, compare=False, repr=False)
     """Path of the list of decoder blocks, in which the layers lie that can be routed."""
     weights: str | None = field(default=None, compare=False, repr=False)
@@ -200,16 +201,11 @@ def identify(model: nn.Module, base: str) -> BaseIdentity:
     config = getattr(model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
     digest = hashlib.sha256(json.dumps([kind, shapes]).encode()).hexdigest()
-    linears = {
-        name: shape
-        for name, module in model.named_modules()
-        if (shape := linear_shape(module)) is not None
-    }
     try:
         blocks, _ = decoder_blocks(model)
     except BaseModelError:
         blocks = None
-    return BaseIdentity(base, digest, linears, blocks, sample_weights(model), config)
+    return BaseIdentity(base, digest, layer_shapes(model), blocks, sample_weights(model), config)
 
 
 def over_same_weights(model: PreTrainedModel) -> PreTrainedModel:

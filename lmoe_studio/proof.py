@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from lmoe_studio.architecture import decoder_blocks, embedded_tokens
 from lmoe_studio.base_models import BaseIdentity, over_same_weights
 from lmoe_studio.errors import AdapterError, BaseModelError, LMoEError
+from lmoe_studio.experts.adapter_places import fused_keys
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.lora import LoraAdapter
+from lmoe_studio.experts.lora import LoraAdapter, to_peft
 from lmoe_studio.mixture.base_pass import run_base, token_batch
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.plan import Override
@@ -88,7 +89,9 @@ class Proof:
         with _running("The base model with this adapter", AdapterError), torch.inference_mode():
             with self._mixing(alone) as model, _listening(model.base, modules) as mine:
                 logits = model(self.ids).logits
-            with _listening(other, modules) as theirs:
+            with _listening(
+                other, [name for name in modules if modules[name].a.ndim == 2]
+            ) as theirs:
                 expected = _read(other, self.ids)
         silent = [name for name in modules if name not in mine and modules[name].update_norm]
         if silent:
@@ -126,12 +129,13 @@ class Proof:
         if model is None:
             self.with_peft.clear()
             model = self.with_peft[ranks] = _with_peft_layers(self.base, adapter)
+        fused = fused_keys(name for name, one in adapter.factors.items() if one.a.ndim > 2)
         for name, one in adapter.factors.items():
-            layer: Any = model.get_submodule(name)
-            weight = next(layer.base_layer.parameters())
+            layer: Any = model.get_submodule(fused.get(name, name))
+            weight = next(layer.get_base_layer().parameters())
             place = weight.device, weight.dtype if weight.is_floating_point() else self.base.dtype
             layer.scaling["default"] = one.scale
-            for side, matrix in (("lora_A", one.a), ("lora_B", one.b)):
+            for side, matrix in zip(("lora_A", "lora_B"), to_peft(one), strict=True):
                 getattr(layer, side)["default"].weight = nn.Parameter(matrix.to(*place), False)
         return model
 
@@ -188,8 +192,10 @@ def _with_peft_layers(base: PreTrainedModel, adapter: LoraAdapter) -> PreTrained
     path, blocks = decoder_blocks(copy)
     factors = {name.removeprefix(f"{path}."): one for name, one in adapter.factors.items()}
     ordered = sorted(factors, key=len, reverse=True)
+    fused = fused_keys(name for name in ordered if factors[name].a.ndim > 2)
     config = LoraConfig(
-        target_modules=ordered,
+        target_modules=[name for name in ordered if name not in fused],
+        target_parameters=[*fused] or None,
         rank_pattern={f"^{name}": factors[name].rank for name in ordered},
     )
     with warnings.catch_warnings():

@@ -107,12 +107,12 @@ def make_bank(
     experts = []
     for index, rank in enumerate(ranks):
         factors = {}
-        for name, (d_out, d_in) in identity.linear_shapes.items():
+        for name, (*fused, d_out, d_in) in identity.linear_shapes.items():
             target = name.rsplit(".", 1)[-1]
             if target not in targets or (index, target) in missing:
                 continue
-            a = torch.randn(rank, d_in, generator=generator) * size
-            b = torch.randn(d_out, rank, generator=generator) * size
+            a = torch.randn(*fused, rank, d_in, generator=generator) * size
+            b = torch.randn(*fused, d_out, rank, generator=generator) * size
             factors[name] = LoraFactors(a, b, scale)
         experts.append(Expert(NAMES[index], LoraAdapter(factors, base_id), f"expert {index}"))
     settings = router or RouterSettings()
@@ -130,13 +130,14 @@ def random_router_state(
 ) -> dict[str, torch.Tensor]:
     assert identity.linear_shapes is not None
     modules = sorted({name for expert in experts for name in expert.adapter.factors})
-    width = identity.linear_shapes[next(n for n in identity.linear_shapes if "q_proj" in n)][1]
+    reads_hidden = next(n for n in identity.linear_shapes if n.endswith(("q_proj", "q_a_proj")))
+    width = identity.linear_shapes[reads_hidden][-1]
     layers = sorted({int(name.split(".")[2]) for name in modules})
     sites = {
         "layer": {f"layers.{layer}": width for layer in layers},
         "shared": {"shared": width},
         "tied": {"tied": width + settings.layer_code},
-        "module": {name: identity.linear_shapes[name][1] for name in modules},
+        "module": {name: identity.linear_shapes[name][-1] for name in modules},
     }[settings.scope]
     state = {}
     for key, d_in in sites.items():

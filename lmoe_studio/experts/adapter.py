@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BufferedReader
+from math import prod
 from pathlib import Path
 
 import torch
@@ -26,11 +27,13 @@ from lmoe_studio.experts.adapter_places import (
     Place,
     Places,
     find_places,
+    fused_keys,
     is_left_out,
+    is_named,
 )
 from lmoe_studio.experts.formats.peft import WEIGHTS, open_peft
 from lmoe_studio.experts.formats.source import AdapterSource
-from lmoe_studio.experts.lora import LoraAdapter, LoraFactors
+from lmoe_studio.experts.lora import LoraAdapter, LoraFactors, from_peft, to_peft
 from lmoe_studio.experts.safetensors_check import show
 from lmoe_studio.experts.safetensors_load import check_values
 
@@ -42,7 +45,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def read_adapter(
     folder: Path | str,
-    shapes: Mapping[str, tuple[int, int]] | None,
+    shapes: Mapping[str, tuple[int, ...]] | None,
     blocks: str | None = None,
     *,
     leave_out: Collection[str] = (),
@@ -54,7 +57,8 @@ def read_adapter(
     Args:
         folder: where adapter_config.json and adapter_model.safetensors are.
         shapes: the weight shape (d_out, d_in) of each linear layer of the base model by its path,
-            such as "model.layers.0.self_attn.q_proj"; None where no base model is loaded.
+            such as "model.layers.0.self_attn.q_proj", and (fused, d_out, d_in) of each weight of fused
+            experts; None where no base model is loaded.
         blocks: path of the base model's list of decoder blocks, such as "model.layers"; what lies
             outside is refused. None where that is not known.
         leave_out: names of layers, or of what they lie in, whose part of the adapter is passed
@@ -93,7 +97,9 @@ def take_adapter(
     """
     config = check_config(source.fields, leave_out=leave_out)
     with source.open() as stored:
-        places = find_places(stored.shapes, base, leave_out=leave_out)
+        places = find_places(
+            stored.shapes, base, leave_out=leave_out, parameters=config.target_parameters
+        )
         _check_layout(stored.shapes, places, config, base, leave_out, source)
         tensors = stored.load()
     factors = {path: _factors(tensors, place, config) for path, place in places.found.items()}
@@ -123,8 +129,9 @@ def write_adapter(
         StorageError: a file cannot be written.
     """
     tensors = {}
+    fused = fused_keys(path for path, factors in adapter.factors.items() if factors.a.ndim > 2)
     for path, factors in adapter.factors.items():
-        for side, matrix in (("A", factors.a), ("B", factors.b)):
+        for side, matrix in zip("AB", to_peft(factors), strict=True):
             # A copy, because safetensors refuses tensors that share memory.
             copy = matrix.detach().to("cpu", dtype, copy=True)
             if copy.dtype not in _DTYPES:
@@ -133,11 +140,12 @@ def write_adapter(
                     f"An adapter is not written in {str(copy.dtype).removeprefix('torch.')}; give "
                     f"one of {known} as dtype."
                 )
-            tensors[_key(path, side)] = copy.contiguous()
+            tensors[_key(fused.get(path, path), side)] = copy.contiguous()
     fields = _config_fields(adapter, base)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    places = find_places(shapes, BaseLayers())
-    _check_layout(shapes, places, check_config(fields), BaseLayers())
+    config = check_config(fields)
+    places = find_places(shapes, BaseLayers(), parameters=config.target_parameters)
+    _check_layout(shapes, places, config, BaseLayers())
     check_values(tensors, WEIGHTS)
     for path, factors in adapter.factors.items():
         _check_norm(path, factors)
@@ -207,20 +215,29 @@ def _module_differences(
             f".lora_{'AB'.replace(side, '')}.", f".lora_{side}."
         )
         return [f"the tensor {show(missing)} is missing although its partner is there"]
+    if (len((base.shapes or {}).get(place.path, ())) > 2) != place.is_fused and base.shapes:
+        return [
+            f"{show(place.own)} holds a matrix for each of several experts, as only PEFT's files do"
+        ]
     if base.shapes is not None and place.path not in base.shapes:
-        kind = " (it adapts bare weights)" if config.adapts_parameters else ""
+        kind = " (it adapts bare weights)" if config.target_parameters else ""
         return [f"the base model has no linear layer {show(place.path)}{kind}"]
     if not base.is_routed(place.path):
         return [f"{show(place.path)} lies outside the decoder blocks and so has no router"]
     if not (config.is_target(place.own) or config.is_target(place.path)):
         return [f"target_modules in {CONFIG} does not name {show(place.own)}"]
     a, b = tensor_shapes[place.keys["A"]], tensor_shapes[place.keys["B"]]
-    d_out, d_in = (b[0], a[1]) if base.shapes is None else base.shapes[place.path]
     rank = config.rank_of(place.own)
+    fused = max(a[0] // rank, 1) if place.is_fused else 1
+    d_out, d_in = b[0], a[1]
+    if base.shapes is not None:
+        *lead, d_out, d_in = base.shapes[place.path]
+        fused = prod(lead)
+    ranks = fused * rank
     return [
         f"the tensor {show(place.keys[side])} has shape {list(came)} where {list(expected)} was "
         f"expected"
-        for side, came, expected in (("A", a, (rank, d_in)), ("B", b, (d_out, rank)))
+        for side, came, expected in (("A", a, (ranks, d_in)), ("B", b, (d_out, ranks)))
         if came != expected
     ]
 
@@ -229,15 +246,16 @@ def _missing_modules(
     places: Places, config: AdapterConfig, base: BaseLayers, leave_out: Collection[str]
 ) -> list[str]:
     """Layers that the configuration names and the file leaves out: it may have been cut."""
-    if base.shapes is None or not config.names_all_layers:
-        return []
+    named = dict[str, str]()
+    for path, shape in (base.shapes or {}).items():
+        if len(shape) > 2 and is_named(path, config.target_parameters):
+            named[path] = "target_parameters"
+        elif len(shape) == 2 and config.names_all_layers and config.is_target(path):
+            named[path] = "target_modules"
     return [
-        f"the tensor {show(_key(path, 'A'))} is missing although target_modules names its layer"
-        for path in base.shapes
-        if path not in places.found
-        and base.is_routed(path)
-        and config.is_target(path)
-        and not is_left_out(path, leave_out)
+        f"the tensors of {show(path)} are missing although {field} names it"
+        for path, field in named.items()
+        if path not in places.found and base.is_routed(path) and not is_left_out(path, leave_out)
     ]
 
 
@@ -266,8 +284,11 @@ def _check_norm(path: str, factors: LoraFactors, weights: str = WEIGHTS) -> None
 
 
 def _factors(tensors: Mapping[str, Tensor], place: Place, config: AdapterConfig) -> LoraFactors:
-    a, b = (tensors[place.keys[side]].float().contiguous() for side in "AB")
-    return LoraFactors(a=a, b=b, scale=config.scale_of(place.own))
+    a, b = (tensors[place.keys[side]].float() for side in "AB")
+    scale = config.scale_of(place.own)
+    if place.is_fused:
+        return from_peft(a, b, scale, len(a) // config.rank_of(place.own))
+    return LoraFactors(a.contiguous(), b.contiguous(), scale)
 
 
 def _config_fields(adapter: LoraAdapter, base: str) -> dict[str, object]:
@@ -289,7 +310,8 @@ def _config_fields(adapter: LoraAdapter, base: str) -> dict[str, object]:
         "lora_alpha": max(alphas.values(), default=1),
         "rank_pattern": ranks if len(set(ranks.values())) > 1 else {},
         "alpha_pattern": alphas if len(set(alphas.values())) > 1 else {},
-        "target_modules": sorted(factors),
+        "target_modules": sorted(path for path in factors if factors[path].a.ndim == 2),
+        "target_parameters": sorted(path for path in factors if factors[path].a.ndim > 2) or None,
         "use_rslora": False,
         "lora_dropout": 0.0,
         "bias": "none",

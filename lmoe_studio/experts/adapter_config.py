@@ -63,7 +63,7 @@ _ABOUT_TRAINING = {
     "fan_in_fan_out",
     *("eva_config", "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform"),
     *("lora_dropout", "peft_version", "qalora_group_size", "revision", "runtime_config"),
-    *("task_type", "target_parameters", "ensure_weight_tying"),
+    *("task_type", "ensure_weight_tying"),
 }
 _NARROWING = ("exclude_modules", "layers_pattern", "layers_to_transform")
 _HARMLESS_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
@@ -89,8 +89,8 @@ class AdapterConfig:
     """Ends of module paths; None where the file has a regular expression or nothing."""
     names_all_layers: bool
     """Whether each layer that `target_modules` names is one of the adapter's."""
-    adapts_parameters: bool
-    """Whether it may be on bare weights too (`target_parameters`)."""
+    target_parameters: frozenset[str]
+    """Ends of the paths of bare weights that it is on."""
     base: str | None
     notes: tuple[str, ...] = ()
     """What was passed over, a sentence each."""
@@ -103,12 +103,12 @@ class AdapterConfig:
         return alpha / math.sqrt(rank) if self.is_rank_stabilised else alpha / rank
 
     def is_target(self, path: str) -> bool:
-        if self.target_modules is None or self.adapts_parameters:
+        if self.target_modules is None or self.target_parameters:
             return True
-        return any(end in self.target_modules for end in _ends(path))
+        return any(end in self.target_modules for end in ends(path))
 
 
-def _ends(path: str) -> Iterator[str]:
+def ends(path: str) -> Iterator[str]:
     """Of "a.b.c": "a.b.c", "b.c" and "c"."""
     yield path
     while "." in path:
@@ -118,7 +118,7 @@ def _ends(path: str) -> Iterator[str]:
 
 def _first_match(pattern: Pattern, path: str, default: float) -> float:
     """PEFT takes the first key of the file that ends the path; a leading ^ asks for all of it."""
-    keys = [key for key in ("^" + path, *_ends(path)) if key in pattern]
+    keys = [key for key in ("^" + path, *ends(path)) if key in pattern]
     keys += [key for key in _regular(pattern) if _matches(key, path)]
     return min(pattern[key] for key in keys)[1] if keys else default
 
@@ -165,7 +165,7 @@ def check_config(fields: Mapping[str, object], *, leave_out: Collection[str] = (
         names_all_layers=isinstance(fields.get("target_modules"), list)
         and not any(fields.get(name) is not None for name in _NARROWING)
         and not fields.get("target_parameters"),
-        adapts_parameters=bool(fields.get("target_parameters")),
+        target_parameters=_names("target_parameters", rest.pop("target_parameters", None)),
         base=_base(rest.pop("base_model_name_or_path", None)),
     )
     unknown = {name: value for name, value in rest.items() if value}
@@ -279,6 +279,16 @@ def _target_modules(value: object) -> frozenset[str] | None:
             return frozenset(names)
         case _:
             _refuse("target_modules", value, "a list of module names")
+
+
+def _names(field: str, value: object) -> frozenset[str]:
+    match value:
+        case None:
+            return frozenset()
+        case [*names] if all(isinstance(name, str) for name in names):
+            return frozenset(names)
+        case _:
+            _refuse(field, value, "a list of names")
 
 
 def _base(value: object) -> str | None:

@@ -3,14 +3,20 @@
 The adapter may have been trained on a model that wraps the same blocks otherwise: a Gemma 3 that
 reads images calls `model.language_model.layers.0` what the text model calls `model.layers.0`. And
 tools write keys with PEFT's prefixes, with those of torch.compile, or with none.
+
+Weights of fused experts have no names in the file: PEFT puts a layer around their module for each of
+them, the first innermost, so that `experts.base_layer.lora_A` is of the first of two.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lmoe_studio.architecture import FUSED
+from lmoe_studio.experts.adapter_config import ends
 from lmoe_studio.experts.safetensors_check import show
 
+_INNER = ".base_layer"
 _PREFIX = re.compile(r"(?:base_model\.model\.|module\.|_orig_mod\.)*")
 _KEY = re.compile(r"(\w+(?:\.\w+)*?)\.lora_([AB])(?:\.default)?\.weight", re.ASCII)
 _WRAPPERS = r"(?:(?:model|base_model|language_model|text_model|decoder|transformer)\.)*"
@@ -29,10 +35,10 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class BaseLayers:
-    """The linear layers of the base model, where one was seen."""
+    """The layers of the base model that an expert can change, where one was seen."""
 
-    shapes: Mapping[str, tuple[int, int]] | None = None
-    """`(d_out, d_in)` by path."""
+    shapes: Mapping[str, tuple[int, ...]] | None = None
+    """`(d_out, d_in)` of linear layers, `(fused, d_out, d_in)` of weights of fused experts, by path."""
     blocks: str | None = None
     """Path of the list of decoder blocks."""
 
@@ -46,6 +52,12 @@ class BaseLayers:
             return path
         there = self.blocks.removesuffix(own) + match[1]
         return there if there in self.shapes else path
+
+    def is_fused(self, path: str) -> bool:
+        """Whether that may be a weight of fused experts."""
+        if self.shapes is None:
+            return path.rpartition(".")[2] in FUSED
+        return len(self.shapes.get(self.fitted(path), ())) > 2
 
     def is_routed(self, path: str) -> bool:
         """Whether a layer lies in a decoder block, where a router is."""
@@ -62,6 +74,8 @@ class Place:
     """In the model that the adapter was trained on, of which its configuration speaks."""
     keys: dict[str, str] = field(default_factory=dict)
     """Its tensors in the file, by side: A and B."""
+    is_fused: bool = False
+    """Whether it is a weight of fused experts."""
 
 
 @dataclass
@@ -75,7 +89,11 @@ class Places:
 
 
 def find_places(
-    keys: Iterable[str], base: BaseLayers, *, leave_out: Collection[str] = ()
+    keys: Iterable[str],
+    base: BaseLayers,
+    *,
+    leave_out: Collection[str] = (),
+    parameters: Collection[str] = (),
 ) -> Places:
     """Sort the tensors of an adapter's file.
 
@@ -83,31 +101,60 @@ def find_places(
         keys: their names.
         base: where they are to fit.
         leave_out: names of layers, or ends of them, that are passed over: `lm_head`.
+        parameters: ends of the paths of bare weights that the adapter is on.
     """
     found = dict[str, Place]()
     left_out, differences = list[str](), list[str]()
     for key in keys:
-        if is_left_out(key, leave_out):
-            left_out.append(key)
-            continue
         match = None
         if len(key) <= _MAX_KEY_LENGTH:
             match = _KEY.fullmatch(key, _PREFIX.match(key).end())  # pyright: ignore[reportOptionalMemberAccess]
-        if match is None:
+        own = match and (_fused(match[1], base, parameters) or match[1])
+        if is_left_out(key, leave_out) or (own and is_left_out(own, leave_out)):
+            left_out.append(key)
+            continue
+        if match is None or own is None:
             why = next((why for part, why in _REASONS.items() if part in key), None)
             differences.append(
                 f"the tensor {show(key)} is no lora_A or lora_B weight"
                 + (f" ({why})" if why else "")
             )
             continue
-        path = base.fitted(match[1])
-        place = found.setdefault(path, Place(path, match[1]))
+        path = base.fitted(own)
+        place = found.setdefault(path, Place(path, own, is_fused=own != match[1]))
         if match[2] in place.keys:
             differences.append(
                 f"the tensors {show(place.keys[match[2]])} and {show(key)} are of one layer"
             )
         place.keys[match[2]] = key
     return Places(dict(sorted(found.items())), tuple(left_out), differences)
+
+
+def fused_keys(paths: Iterable[str]) -> dict[str, str]:
+    """What PEFT calls the layer around each of these weights of fused experts, by path."""
+    modules = dict[str, list[str]]()
+    for path in sorted(paths, key=lambda one: FUSED.index(one.rpartition(".")[2])):
+        modules.setdefault(path.rpartition(".")[0], []).append(path)
+    return {
+        path: module + _INNER * depth
+        for module, its in modules.items()
+        for depth, path in enumerate(reversed(its))
+    }
+
+
+def is_named(path: str, names: Collection[str]) -> bool:
+    """Whether a path ends in one of these names."""
+    return any(end in names for end in ends(path))
+
+
+def _fused(path: str, base: BaseLayers, parameters: Collection[str]) -> str | None:
+    """The weight of fused experts that PEFT's layer of this path is around."""
+    module = path
+    while module.endswith(_INNER):
+        module = module.removesuffix(_INNER)
+    weights = (f"{module}.{name}" for name in FUSED)
+    named = [one for one in weights if base.is_fused(one) and is_named(one, parameters)]
+    return {layer: weight for weight, layer in fused_keys(named).items()}.get(path)
 
 
 def is_left_out(path: str, leave_out: Collection[str]) -> bool:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lmoe_studio.architecture import linear_shape
+from lmoe_studio.architecture import fused_shapes, linear_shape
 from lmoe_studio.errors import BaseMismatchError, BaseModelError
 from lmoe_studio.experts.bank import ExpertBank
+from lmoe_studio.experts.fused import FusedExperts, FusedWeight, LoRABankFused
 from lmoe_studio.experts.layer import (
+    BankLayer,
     CurrentMixing,
     LoRABankLinear,
     SharedInput,
@@ -23,6 +25,8 @@ from lmoe_studio.quantisation import is_quantised
 
 _READ_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers of one parent that read the same tensor, by their names in Llama-like models."""
+REPLACING = (LoRABankLinear, FusedExperts)
+"""What stands in the place of a module of the base model, which it has as `base`."""
 
 
 class _Place(NamedTuple):
@@ -34,8 +38,8 @@ class _Place(NamedTuple):
 
 def attach_bank(
     model: nn.Module, bank: ExpertBank, current: CurrentMixing, *, dtype: torch.dtype | None = None
-) -> dict[str, LoRABankLinear]:
-    """Replace each linear layer that an expert changes by a bank layer around it.
+) -> dict[str, BankLayer]:
+    """Put a bank layer around each linear layer, and each weight of fused experts, that an expert changes.
 
     Args:
         model: the base model; changed in place until `detach_bank`.
@@ -51,7 +55,7 @@ def attach_bank(
         BaseMismatchError: the model lacks a layer, or its shape is another. Nothing is changed.
         AdapterError: composition `factor` and experts of different ranks. Nothing is changed.
     """
-    linears = {name: _linear(model, name, bank) for name in bank.modules}
+    linears = {name: _layer(model, name, bank) for name in bank.modules}
     full = next(p.dtype for p in model.parameters() if p.is_floating_point())
     places = {
         name: _place(linear, dtype or (full if is_quantised(linear) else None))
@@ -64,10 +68,11 @@ def attach_bank(
     for name, parts in factors.items():
         check_composition(name, parts, bank.composition)
     layouts = list[tuple[_Place, RankLayout]]()
-    layers = {}
+    layers = dict[str, BankLayer]()
     for name, linear in linears.items():
         layout = _shared_layout(layouts, RankLayout(factors[name]), places[name])
-        layer = LoRABankLinear(linear, factors[name], name=name, layout=layout, current=current)
+        kind = LoRABankFused if isinstance(linear, FusedWeight) else LoRABankLinear
+        layer = kind(linear, factors[name], name=name, layout=layout, current=current)
         layers[name] = layer.train(linear.training)
     for names in _readers_of_one_input(linears, places):
         source = SharedInput(
@@ -78,6 +83,11 @@ def attach_bank(
         for place, name in enumerate(names):
             layers[name].share(source, place)
     for name, layer in layers.items():
+        parent = name.rpartition(".")[0]
+        if isinstance(layer, LoRABankFused):
+            experts = model.get_submodule(parent)
+            if not isinstance(experts, FusedExperts):
+                model.set_submodule(parent, FusedExperts(experts, current).train(experts.training))
         model.set_submodule(name, layer)
     return layers
 
@@ -85,7 +95,7 @@ def attach_bank(
 def detach_bank(model: nn.Module) -> None:
     """Put the base layers back, the very same objects that `attach_bank` took."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LoRABankLinear):
+        if isinstance(module, REPLACING):
             model.set_submodule(name, module.base)
 
 
@@ -95,28 +105,36 @@ def block_of(module: str, blocks: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _linear(model: nn.Module, name: str, bank: ExpertBank) -> nn.Module:
+def _layer(model: nn.Module, name: str, bank: ExpertBank) -> nn.Module:
+    """What a bank layer is put around; a weight of fused experts as a layer of its own."""
+    parent, _, own = name.rpartition(".")
     try:
-        linear = model.get_submodule(name)
+        holder = model.get_submodule(parent)
+        fused = fused_shapes(holder)
+        layer = FusedWeight(holder, own) if own in fused else model.get_submodule(name)
     except AttributeError:
         raise BaseMismatchError(
             f"Bank '{bank.name}' was made for {bank.base.id}, and this base model has no layer "
             f"{name}; load the bank with its own base model."
         ) from None
-    if isinstance(linear, LoRABankLinear):
+    if isinstance(holder, FusedExperts) or isinstance(layer, BankLayer):
         raise BaseModelError("This base model has a bank attached already; detach that one first.")
     expected = next(e.adapter.factors[name] for e in bank.experts if name in e.adapter.factors)
-    came = linear_shape(linear) or (None, None)
-    if came != (expected.d_out, expected.d_in):
+    came = fused.get(own) or linear_shape(layer) or ()
+    if came != expected.shape:
         raise BaseMismatchError(
             f"Bank '{bank.name}' was made for {bank.base.id}, whose {name} is "
-            f"{expected.d_out}×{expected.d_in}; this base model's is {came[0]}×{came[1]}."
+            f"{_shown(expected.shape)}; this base model's is {_shown(came)}."
         )
-    return linear
+    return layer
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "no linear layer"
 
 
 def _place(linear: nn.Module, dtype: torch.dtype | None) -> _Place:
-    weight = next(linear.parameters())
+    weight = linear.weight if isinstance(linear, FusedWeight) else next(linear.parameters())
     return _Place(weight.device, dtype or weight.dtype)
 
 

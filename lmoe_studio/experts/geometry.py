@@ -132,8 +132,8 @@ def _inner_of_all(mine: Mapping[str, LoraFactors], theirs: Mapping[str, LoraFact
 
 
 def _inner(one: LoraFactors, other: LoraFactors) -> float:
-    left = one.b.double().T @ other.b.double()
-    right = one.a.double() @ other.a.double().T
+    left = one.b.double().mT @ other.b.double()
+    right = one.a.double() @ other.a.double().mT
     return one.scale * other.scale * float((left * right).sum())
 
 
@@ -143,18 +143,27 @@ class _Update:
 
     factors: LoraFactors
     singular: Tensor
-    input_basis: Tensor
-    """`[d_in, k]`, orthonormal."""
-    output_basis: Tensor
+    """Descending."""
+    input_bases: tuple[Tensor, ...]
+    """`[d_in, k]`, orthonormal: one, or one for each of the fused experts."""
+    output_bases: tuple[Tensor, ...]
     """`[d_out, k]`, orthonormal."""
 
     @classmethod
     def of(cls, factors: LoraFactors) -> "_Update":
+        """Updates of fused experts are taken as the blocks of one matrix."""
         q_b, r_b = torch.linalg.qr(factors.b.double())
-        q_a, r_a = torch.linalg.qr(factors.a.double().T)
-        u, singular, v = torch.linalg.svd(factors.scale * r_b @ r_a.T, full_matrices=False)
+        q_a, r_a = torch.linalg.qr(factors.a.double().mT)
+        u, singular, v = torch.linalg.svd(factors.scale * r_b @ r_a.mT, full_matrices=False)
         kept = singular > _NOTHING * singular.max().clamp_min(1e-30)
-        return cls(factors, singular[kept], q_a @ v.T[:, kept], q_b @ u[:, kept])
+        ranks = kept.reshape(-1, kept.shape[-1]).sum(dim=1).tolist()
+        inputs, outputs = (one.reshape(-1, *one.shape[-2:]) for one in (q_a @ v.mT, q_b @ u))
+        return cls(
+            factors,
+            singular[kept].sort(descending=True).values,
+            tuple(basis[:, :rank] for basis, rank in zip(inputs, ranks, strict=True)),
+            tuple(basis[:, :rank] for basis, rank in zip(outputs, ranks, strict=True)),
+        )
 
     def sizes(self) -> dict[str, Any]:
         if not len(self.singular):
@@ -172,10 +181,14 @@ class _Update:
         norms = float(self.singular.norm() * other.singular.norm())
         result = {"inner": inner, "cosine": inner / norms if norms else np.nan}
         for side in ("input", "output"):
-            mine, its = getattr(self, f"{side}_basis"), getattr(other, f"{side}_basis")
-            cosines = torch.linalg.svdvals(mine.T @ its).clamp(max=1)
+            bases = zip(
+                getattr(self, f"{side}_bases"), getattr(other, f"{side}_bases"), strict=True
+            )
+            cosines = torch.cat([torch.linalg.svdvals(mine.T @ its) for mine, its in bases])
+            cosines = cosines.clamp(max=1)
             known = len(cosines) > 0
-            result[f"{side}_angle"] = float(torch.rad2deg(cosines[0].acos())) if known else np.nan
+            least = torch.rad2deg(cosines.max().acos()) if known else np.nan
+            result[f"{side}_angle"] = float(least)
             result[f"{side}_overlap"] = float((cosines**2).mean()) if known else np.nan
         return result
 

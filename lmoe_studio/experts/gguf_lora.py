@@ -48,7 +48,7 @@ def write_gguf(adapter: LoraAdapter, path: Path, config: PreTrainedConfig) -> No
     architecture, names = gguf_names(adapter.factors, config)
     tensors = {}
     for module, factors in adapter.factors.items():
-        if module not in names:
+        if module not in names or factors.a.ndim > 2:
             raise AdapterError(f"The layer {module} has no name in GGUF; export in format peft.")
         b = _rotated(factors.b.float().cpu(), module, architecture, config, from_gguf=False)
         tensors[f"{names[module]}.lora_a"] = factors.a.float().cpu().numpy()

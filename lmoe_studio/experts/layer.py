@@ -1,4 +1,4 @@
-"""LoRABankLinear: a linear layer of the base model with the LoRA of every expert beside it.
+"""Bank layers: a layer of the base model with the LoRA of every expert beside it.
 
 The experts lie side by side along the rank axis, so that a layer costs what one LoRA of the
 summed rank costs: no loop over experts, no tensor with an expert axis as wide as the output.
@@ -9,7 +9,7 @@ Layers that read the same tensor (q, k and v; gate and up) also share one produc
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +22,60 @@ from lmoe_studio.experts.layout import RankLayout, RankWeights
 from lmoe_studio.experts.lora import LoraFactors
 
 
+@runtime_checkable
+class Source(Protocol):
+    """The `lora_a` of the bank layers that read one tensor; see `SharedInput`."""
+
+    def project(self, x: Float[Tensor, "*rows d_in"]) -> tuple[Float[Tensor, "row rank"], ...]:
+        """`A x` for each layer."""
+        ...
+
+    def mix(
+        self, x: Float[Tensor, "*rows d_in"], expanded: Callable[[RankLayout], RankWeights]
+    ) -> tuple[Float[Tensor, "row rank"], ...]:
+        """What each layer's `lora_b` is to be applied to."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A bank layer as a pass knows it, in which it reads a tensor."""
+
+    name: str
+    layout: RankLayout
+    place: int
+    """Among the layers of its source."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def mix(
+        self,
+        x: Float[Tensor, "*rows d_in"],
+        weights: Float[Tensor, "row expert"],
+        composition: Composition,
+    ) -> Float[Tensor, "row rank"]:
+        """What `lora_b` would be applied to under these weights and this composition."""
+        ...
+
+    def update_norms(self, mixed: Float[Tensor, "row rank"]) -> Float[Tensor, "row expert"]:
+        """Squared norm of each expert's share of the update."""
+        ...
+
+    def update_norm(self, mixed: Float[Tensor, "row rank"]) -> float:
+        """Norm of the update over all rows."""
+        ...
+
+
 class Mixing(Protocol):
     """What a bank layer asks of the routed forward pass around it."""
 
-    def mixed(
-        self, layer: "LoRABankLinear", x: Float[Tensor, "*rows d_in"]
-    ) -> Float[Tensor, "row rank"]:
+    def mixed(self, layer: Reader, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "row rank"]:
         """What `lora_b` is to be applied to, all rows of `x` one after the other."""
         ...
 
-    def weights(
-        self, layer: "LoRABankLinear", x: Float[Tensor, "*rows d_in"]
-    ) -> Float[Tensor, "row expert"]:
-        """The routing weights in force at a layer that reads `x`, one row for each of its."""
+    def weights(self, name: str, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "row expert"]:
+        """The routing weights in force at the layer of this name that reads `x`, one row for each of its."""
         ...
 
     def fresh(self) -> "Mixing":
@@ -63,7 +104,9 @@ class SharedInput(nn.Module):
     ) -> None:
         """Stack the factors of each layer, one entry an expert; `layouts` are the layers'."""
         super().__init__()
-        self.lora_a = nn.Parameter(torch.cat([one.a for layer in factors for one in layer if one]))
+        self.lora_a = nn.Parameter(
+            torch.cat([one.a for layer in factors for one in layer if one], dim=-2)
+        )
         self.composition: Composition = composition
         self.layouts = tuple(layouts)  # a tuple: the layers have them registered
         self.ranks = [layout.total for layout in layouts]
@@ -98,8 +141,8 @@ class SharedInput(nn.Module):
         return F.linear(x if x.dtype == lora_a.dtype else x.to(lora_a.dtype), lora_a)
 
 
-class LoRABankLinear(nn.Module):
-    """`y = W0 x + Σ_i w_i s_i B_i A_i x`, or the same with averaged factors.
+class BankLayer(nn.Module):
+    """A place of the base model with what the experts do there, one beside the other.
 
     Composition `output` averages the experts' updates; `factor` averages their factors,
     `(Σ_i w_i s_i B_i)(Σ_j w_j A_j) x`, re-associated so that no weight matrix is built per token.
@@ -117,7 +160,7 @@ class LoRABankLinear(nn.Module):
         """Stack the experts' `lora_b` beside `base`; `share` brings their `lora_a`.
 
         Args:
-            base: the linear layer; only ever called, so a quantised one will do.
+            base: the base model's own layer; only ever called, so a quantised one will do.
             factors: one entry an expert; None where the expert has no update here.
             name: path of the layer in the base model.
             layout: of the factors.
@@ -127,7 +170,7 @@ class LoRABankLinear(nn.Module):
         self.base = base
         self.name = name
         self.layout = layout
-        self.lora_b = nn.Parameter(torch.cat([factor.b for factor in factors if factor], dim=1))
+        self.lora_b = nn.Parameter(torch.cat([factor.b for factor in factors if factor], dim=-1))
         self._current = current
 
     def share(self, source: SharedInput, place: int) -> None:
@@ -146,9 +189,33 @@ class LoRABankLinear(nn.Module):
         return self._source[0]
 
     @property
-    def lora_a(self) -> Float[Tensor, "rank d_in"]:
+    def lora_a(self) -> Float[Tensor, "*fused rank d_in"]:
         """This layer's rows of the stacked parameter."""
-        return self.source.lora_a.split(self.source.ranks)[self.place]
+        return self.source.lora_a.split(self.source.ranks, dim=-2)[self.place]
+
+    def in_pass(self, *args: Any) -> Reader:
+        """The layer as it is in the pass in which it is called with these arguments."""
+        raise NotImplementedError
+
+    def routing_weights(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "row expert"] | None:
+        """The weights in force in this thread; None where the base layer is alone."""
+        mixing = self._current.mixing
+        return mixing.weights(self.name, x) if mixing else None
+
+    def split(self) -> list[LoraFactors | None]:
+        """The experts' factors again, in order, as views of the stacked parameters."""
+        layout = self.layout
+        parts = zip(
+            self.lora_a.detach().split(layout.ranks, -2),
+            self.lora_b.detach().split(layout.ranks, -1),
+            layout.scales,
+            strict=True,
+        )
+        return [LoraFactors(a, b, scale) if a.shape[-2] else None for a, b, scale in parts]
+
+
+class LoRABankLinear(BankLayer):
+    """`y = W0 x + Σ_i w_i s_i B_i A_i x`, or the same with averaged factors."""
 
     def __getattr__(self, name: str) -> Any:
         """What some models read of a linear layer, such as the type of its weight, is the base's."""
@@ -164,10 +231,8 @@ class LoRABankLinear(nn.Module):
         mixing = self._current.mixing
         return y if mixing is None else add_product(y, mixing.mixed(self, x), self.lora_b)
 
-    def routing_weights(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "row expert"] | None:
-        """The weights in force in this thread; None where the base layer is alone."""
-        mixing = self._current.mixing
-        return mixing.weights(self, x) if mixing else None
+    def in_pass(self, *_: Any) -> Reader:
+        return self
 
     def mix(
         self,
@@ -179,26 +244,45 @@ class LoRABankLinear(nn.Module):
         z = self.source.project(x)[self.place]
         return self.layout.mix(z, self.layout.expand(weights, composition))
 
-    def update_norms(self, mixed: Float[Tensor, "token rank"]) -> Float[Tensor, "token expert"]:
-        """Squared norm of each expert's share of the update, `‖B_i mixed_i‖²`, in float32.
+    def update_norms(self, mixed: Float[Tensor, "row rank"]) -> Float[Tensor, "row expert"]:
+        """Squared norm of each expert's share of the update, `‖B_i mixed_i‖²`, in float32."""
+        return squared_shares(self.lora_b, self.layout, mixed, torch.matmul)
 
-        Uses `‖B v‖² = vᵀ (BᵀB) v`, so that no `[batch, seq, expert, d_out]` tensor is built.
-        """
-        b, owner = self.lora_b.detach().float(), self.layout.owner.float()
-        gram = (b.T @ b) * (owner @ owner.T)
-        mixed = mixed.detach().float()
-        return (((mixed @ gram) * mixed) @ owner).clamp_min_(0)
+    def update_norm(self, mixed: Float[Tensor, "row rank"]) -> float:
+        """`‖B mixed‖` over all rows."""
+        return norm_of_product(self.lora_b, mixed, torch.matmul)
 
-    def split(self) -> list[LoraFactors | None]:
-        """The experts' factors again, in order, as views of the stacked parameters."""
-        layout = self.layout
-        parts = zip(
-            self.lora_a.detach().split(layout.ranks, 0),
-            self.lora_b.detach().split(layout.ranks, 1),
-            layout.scales,
-            strict=True,
-        )
-        return [LoraFactors(a, b, scale) if len(a) else None for a, b, scale in parts]
+
+def squared_shares(
+    lora_b: Float[Tensor, "*fused d_out rank"],
+    layout: RankLayout,
+    mixed: Float[Tensor, "row rank"],
+    product: Callable[[Tensor, Tensor], Tensor],
+) -> Float[Tensor, "row expert"]:
+    """`‖B_i mixed_i‖²` of each expert, in float32.
+
+    Uses `‖B v‖² = vᵀ (BᵀB) v`, so that no `[row, expert, d_out]` tensor is built.
+
+    Args:
+        lora_b: the experts', side by side.
+        layout: which rank is whose.
+        mixed: what it is applied to.
+        product: of rows with their matrix.
+    """
+    b, owner = lora_b.detach().float(), layout.owner.float()
+    gram = (b.mT @ b) * (owner @ owner.T)
+    mixed = mixed.detach().float()
+    return ((product(mixed, gram) * mixed) @ owner).clamp_min_(0)
+
+
+def norm_of_product(
+    lora_b: Float[Tensor, "*fused d_out rank"],
+    mixed: Float[Tensor, "row rank"],
+    product: Callable[[Tensor, Tensor], Tensor],
+) -> float:
+    """`‖B mixed‖` over all rows, through BᵀB; on the CPU, as not every device has float64."""
+    b, mixed = lora_b.detach().cpu().double(), mixed.detach().cpu().double()
+    return float((product(mixed, b.mT @ b) * mixed).sum().clamp_min(0).sqrt())
 
 
 def check_composition(

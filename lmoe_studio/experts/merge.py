@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lmoe_studio.architecture import weight_is_transposed
+from lmoe_studio.architecture import fused_shapes, weight_is_transposed
 from lmoe_studio.arguments import whole_number
 from lmoe_studio.errors import BankError, ConfigError, StorageError, kind_of
 from lmoe_studio.experts.adapter import write_adapter
@@ -101,11 +101,14 @@ def merge_experts(
 def add_to_base(model: nn.Module, adapter: LoraAdapter) -> None:
     """Add an adapter's updates to the weights of a plain model, in place."""
     for name, factors in adapter.factors.items():
-        linear = model.get_submodule(name)
-        weight = linear.get_parameter("weight")
+        parent, _, own = name.rpartition(".")
+        module = model.get_submodule(parent)
+        if own not in fused_shapes(module):
+            module, own = model.get_submodule(name), "weight"
+        weight = module.get_parameter(own)
         # On the CPU, as not every device has float64.
         update = factors.b.cpu().double() @ factors.a.cpu().double() * factors.scale
-        update = update.T if weight_is_transposed(linear) else update
+        update = update.mT if weight_is_transposed(module) else update
         weight.copy_((weight.cpu().double() + update).to(weight.dtype))
 
 
@@ -124,14 +127,15 @@ def averaged(bank: ExpertBank, name: str, weights: Blend) -> LoraFactors | None:
         return LoraFactors(a, b, 1.0)
     shares = [w * f.scale for w, f in parts]
     a = torch.cat(
-        [math.sqrt(abs(s)) * f.a.double() for s, (_, f) in zip(shares, parts, strict=True)]
+        [math.sqrt(abs(s)) * f.a.double() for s, (_, f) in zip(shares, parts, strict=True)],
+        dim=-2,
     )
     b = torch.cat(
         [
             math.copysign(math.sqrt(abs(s)), s) * f.b.double()
             for s, (_, f) in zip(shares, parts, strict=True)
         ],
-        dim=1,
+        dim=-1,
     )
     return LoraFactors(a, b, 1.0)
 
@@ -143,12 +147,12 @@ def _reduce(factors: LoraFactors, rank: int | None) -> tuple[LoraFactors, float]
     if factors.rank <= wanted:
         return LoraFactors(factors.a.float(), factors.b.float(), 1.0), 0.0
     q_b, r_b = torch.linalg.qr(factors.b)
-    q_a, r_a = torch.linalg.qr(factors.a.T)
-    left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    root = values[:wanted].sqrt()
-    b = q_b @ left[:, :wanted] * root
-    a = root[:, None] * (right[:wanted] @ q_a.T)
-    return LoraFactors(a.float(), b.float(), 1.0), _share(values[wanted:], values)
+    q_a, r_a = torch.linalg.qr(factors.a.mT)
+    left, values, right = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    root = values[..., None, :wanted].sqrt()
+    b = q_b @ left[..., :wanted] * root
+    a = root.mT * (right[..., :wanted, :] @ q_a.mT)
+    return LoraFactors(a.float(), b.float(), 1.0), _share(values[..., wanted:], values)
 
 
 def _share(part: Tensor, whole: Tensor) -> float:

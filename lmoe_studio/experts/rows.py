@@ -1,7 +1,8 @@
 """TokenRows: which rows of what a layer reads belong to which token.
 
 Most layers read `[batch, seq, d]`. Some models flatten that, read one text's heads side by side, or
-several streams of each text: `[stream, batch, seq, d]`, `[batch, head, seq, d]`.
+several streams of each text: `[stream, batch, seq, d]`, `[batch, head, seq, d]`; or each token in
+several slots: `[token, slot, d]`.
 """
 
 from math import prod
@@ -29,6 +30,8 @@ class TokenRows(NamedTuple):
             return cls(prod(lead[:-2]), batch, 1, seq, 1)
         if lead[:2] == (batch, seq):
             return cls(1, batch, 1, seq, prod(lead[2:]))
+        if lead[0] == batch * seq:
+            return cls(1, batch, 1, seq, prod(lead[1:]))
         if len(lead) > 2 and (lead[0], lead[-1]) == (batch, seq):
             return cls(1, batch, prod(lead[1:-1]), seq, 1)
         return None

@@ -14,7 +14,6 @@ from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.generation.sampling import Sampler
 from lmoe_studio.generation.shared_prompts import PromptReadings, windows
 from lmoe_studio.mixture.model import MixtureModel, MixtureOutput
-from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.tracing.recording import Recording
 from lmoe_studio.tracing.records import FloatArray
@@ -207,7 +206,7 @@ class _Batch:
         """Give each row what its reading left: cache, mask and logits."""
         assert self._cache is not None
         reading = torch.tensor(of_row, device=self._device)
-        select_rows(self._cache, reading)
+        self._cache.batch_select_indices(reading)
         if self._mask is not None:
             self._mask = self._mask[reading]
         return logits[reading]

@@ -7,7 +7,6 @@ import torch
 
 from lmoe_studio.generation.shared_prompts import PromptReadings, windows
 from lmoe_studio.mixture.model import MixtureModel
-from lmoe_studio.mixture.past import select_rows
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.settle import PlanRow, needs_text
 from lmoe_studio.tracing.token_texts import TokenTexts
@@ -46,7 +45,7 @@ def score_continuation(
     assert cache is not None
     assert last is not None
     of_row = torch.tensor(readings.of_row or range(len(plans)), device=device)
-    select_rows(cache, of_row)
+    cache.batch_select_indices(of_row)
     last = last[of_row]
     target = torch.tensor(after, device=device).expand(len(plans), -1)
     steps = torch.arange(len(after), device=device).expand_as(target)

@@ -30,6 +30,7 @@ from lmoe_studio.base_models import identify, load_model, load_tokenizer
 from lmoe_studio.errors import ConfigError
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import load_bank, write_bank_into
+from lmoe_studio.hub.checkpoint import without_frozen, write_learned
 from lmoe_studio.hub.repository import push_bank
 from lmoe_studio.hub.steering import Steering
 from lmoe_studio.mixture.model import MixtureModel, attached_to
@@ -210,19 +211,13 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             PlanError: the plan does not fit this bank or these prompts, or has a scope by text that
                 cannot be settled.
-            ConfigError: beams are asked for, which the base's layers cannot follow with experts.
         """
         tokenizer = tokenizer or self.tokenizer
         if tokenizer is not None:
             kwargs["tokenizer"] = tokenizer
-        beams, each = (_option(self.base, args, kwargs, name) for name in _ROWS)
-        if beams > 1 and not self.mixture.follows_reordered_rows:
-            raise ConfigError(
-                "num_beams: routers, or layers that experts change, keep something of each text "
-                "beside the cache, which beam search reorders without it; write without beams."
-            )
         if plan is None:
             return self.base.generate(inputs, *args, **kwargs)
+        beams, each = (_option(self.base, args, kwargs, name) for name in _ROWS)
         steering = Steering(self.mixture, plan, tokenizer=tokenizer)
         prompts = next(
             (x for x in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None),
@@ -260,7 +255,7 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         push_to_hub: bool = False,
         repo_id: str | None = None,
         token: str | bool | None = None,
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> None:
         """Write the bank, without the base model, into a folder; other files there stay.
 
@@ -270,7 +265,8 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
             push_to_hub: also put it on the hub.
             repo_id: there; None takes the folder's name.
             token: of the hub.
-            kwargs: not used.
+            kwargs: not used, but for transformers' Trainer, which is known by its `state_dict`: it also
+                gets the file that it resumes from.
 
         Raises:
             StorageError: it cannot be written.
@@ -278,8 +274,14 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         """
         bank = self.bank
         write_bank_into(bank, Path(save_directory))
+        if "state_dict" in kwargs:
+            write_learned(self, Path(save_directory))
         if push_to_hub:
             push_bank(bank, repo_id or Path(save_directory).name, token=token)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """As of any module; without `strict`, the frozen parameters and buffers may be missing."""
+        return without_frozen(self, super().load_state_dict(*args, **options))
 
     def push_to_hub(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, repo_id: str, **options: Any

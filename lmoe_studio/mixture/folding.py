@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lmoe_studio.architecture import weight_is_transposed
 from lmoe_studio.errors import PlanError
-from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.experts.fused import FusedWeight
+from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.experts.lora import LoraFactors
 from lmoe_studio.experts.merge import averaged
 from lmoe_studio.mixture.folded import FoldedBlend
@@ -64,8 +65,8 @@ def folded(model: MixtureModel, plan: RoutingPlan, thread: int | None = None) ->
 
 
 @torch.no_grad()
-def _stand_in(layer: LoRABankLinear, update: LoraFactors | None) -> nn.Module:
-    """The base linear itself, or a copy of it with other weights."""
+def _stand_in(layer: BankLayer, update: LoraFactors | None) -> nn.Module:
+    """The base layer itself, or one like it with other weights."""
     linear = layer.base
     if update is None:
         return linear
@@ -74,16 +75,20 @@ def _stand_in(layer: LoRABankLinear, update: LoraFactors | None) -> nn.Module:
             f"{layer.name} of this base model is quantised, and a blend can be folded into "
             "full-precision weights only; load the base without `quantize`, or run the plan live."
         )
-    if hasattr(linear, "_hf_hook"):  # accelerate's, which would go on running the linear as it was
+    # accelerate's hook would go on running the layer as it was
+    if any(hasattr(one, "_hf_hook") for one in (linear, getattr(linear, "experts", None))):
         raise PlanError(
             f"{layer.name} of this base model is moved about by accelerate (device_map), and a blend "
             "can be folded only where the weights stay; load the base onto one device, or run the "
             "plan live."
         )
-    weight = linear.get_parameter("weight")
+    weight: Tensor = linear.weight  # pyright: ignore[reportAssignmentType]
     added = (update.b @ update.a).to(torch.float32).to(weight.device)
-    added = added.T if weight_is_transposed(linear) else added
+    added = added.mT if weight_is_transposed(linear) else added
+    folded = nn.Parameter((weight.float() + added).to(weight.dtype), requires_grad=False)
+    if isinstance(linear, FusedWeight):
+        return FusedWeight(linear.experts, linear.parameter, folded)
     stand_in = copy.copy(linear)
     stand_in._parameters = dict(linear._parameters)
-    stand_in.weight = nn.Parameter((weight.float() + added).to(weight.dtype), requires_grad=False)
+    stand_in.weight = folded
     return stand_in

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from lmoe_studio.architecture import decoder_blocks, reads_on_singly, reads_the_past
+from lmoe_studio.architecture import decoder_blocks, reads_on_singly
 from lmoe_studio.errors import AdapterError, LMoEError, PlanError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.mixture.base_pass import AskedPass, cache_length, cache_of, run_base, token_batch
 from lmoe_studio.mixture.block import BlockMixing
 from lmoe_studio.mixture.call import Call, Current, RoutingRecord
@@ -111,12 +111,6 @@ class MixtureModel(nn.Module):
     def reads_whole_prompts(self) -> bool:
         """Whether a prompt cannot be read in parts, as its end decides how its beginning is routed."""
         return any(cast(Router, router).reads_whole_prompts for router in self.routers)
-
-    @property
-    def follows_reordered_rows(self) -> bool:
-        """Whether rows of a cache may change places, as in beam search: nothing is kept beside it."""
-        remembers = any(cast(Router, router).remembers for router in self.routers)
-        return not (remembers or any(map(reads_the_past, self.bank.modules)))
 
     def forward(
         self,
@@ -332,7 +326,7 @@ class MixtureModel(nn.Module):
 
     def base_state(self) -> dict[str, Tensor]:
         """The base model's own parameters and buffers under its own names."""
-        return base_state(self.base, self.bank_layers)
+        return base_state(self.base)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute blocks in the backward pass, with the routing weights of the forward pass."""
@@ -430,7 +424,7 @@ class MixtureModel(nn.Module):
         if self.bank.router.scope != "module":
             return []
 
-        def ask(layer: LoRABankLinear, _: nn.Module, args: tuple[Any, ...]) -> None:
+        def ask(layer: BankLayer, _: nn.Module, args: tuple[Any, ...]) -> None:
             layer.routing_weights(args[0])
 
         return [
@@ -447,11 +441,9 @@ class MixtureModel(nn.Module):
         output = call.shared or self._route(call, index, layer, hidden)
         return BlockMixing(call, call.settle(index, layer, output), None, site=index)
 
-    def _route_module(
-        self, call: Call, bank_layer: LoRABankLinear, x: Tensor
-    ) -> tuple[int, Tensor]:
-        layer = self.layer_of(bank_layer.name)
-        index = self._sites.index(layer, bank_layer.name) or 0
+    def _route_module(self, call: Call, name: str, x: Tensor) -> tuple[int, Tensor]:
+        layer = self.layer_of(name)
+        index = self._sites.index(layer, name) or 0
         return index, call.settle(index, layer, self._route(call, index, layer, x))
 
     def _route(self, call: Call, site: int, layer: int, hidden: Tensor) -> RouterOutput:

@@ -1,6 +1,8 @@
 """What one pass leaves for the next over the same texts: it travels with their cache."""
 
 from collections.abc import Mapping
+from functools import cache as once
+from typing import Any
 
 from torch import Tensor
 from transformers import Cache
@@ -22,16 +24,33 @@ def recall(cache: Cache | None) -> Memory:
 
 
 def remember(cache: Cache | None, memory: Memory) -> None:
-    """Keep it for the next pass over the same cache."""
+    """Keep it for the next pass over the same cache, whoever moves its rows meanwhile."""
     if cache is not None and memory:
         setattr(cache, _MEMORY, memory)
+        if not isinstance(cache, _FollowsRows):
+            cache.__class__ = _following(type(cache))
 
 
-def select_rows(cache: Cache, rows: Tensor) -> None:
-    """Let a cache hold these of its rows, one or several times."""
-    cache.batch_select_indices(rows)
+class _FollowsRows:
+    """A cache that moves what was kept with its rows: beam search gives texts each other's past."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # pyright: ignore[reportAttributeAccessIssue]
+        _move(self, beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # pyright: ignore[reportAttributeAccessIssue]
+        _move(self, indices)
+
+
+@once
+def _following(kind: type[Cache]) -> type[Any]:
+    return type(kind.__name__, (_FollowsRows, kind), {})
+
+
+def _move(cache: Any, rows: Tensor) -> None:
     kept: Memory = {
         place: {name: tensor[rows] for name, tensor in found.items()}
         for place, found in recall(cache).items()
     }
-    remember(cache, kept)
+    setattr(cache, _MEMORY, kept)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from lmoe_studio.architecture import hidden_width
 from lmoe_studio.experts.bank import ExpertBank
-from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import RouterSpec
 from lmoe_studio.routing.settings import RouterSettings
@@ -54,7 +54,7 @@ class Sites:
 def build_routers(
     base: PreTrainedModel,
     bank: ExpertBank,
-    layers: Mapping[str, LoRABankLinear],
+    layers: Mapping[str, BankLayer],
     sites: Sites,
     *,
     may_be_new: bool,
@@ -70,7 +70,7 @@ def build_routers(
     width = embeddings.shape[1] if sites.scope == "shared" else hidden_width(base)
     width += bank.router.layer_code
     widths = {
-        key: layers[module].lora_a.shape[1] if module else width
+        key: layers[module].lora_a.shape[-1] if module else width
         for key, module in zip(sites.keys, modules, strict=False)
     }
     if bank.router_state or not may_be_new:

@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lmoe_studio.experts.attach import REPLACING
 from lmoe_studio.experts.bank import Expert, ExpertBank
-from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.experts.lora import LoraAdapter
 from lmoe_studio.routing.router import Router
 
 
 def bank_of(
-    bank: ExpertBank, layers: Mapping[str, LoRABankLinear], routers: Mapping[str, Router]
+    bank: ExpertBank, layers: Mapping[str, BankLayer], routers: Mapping[str, Router]
 ) -> ExpertBank:
     """A bank with the parameters that its layers and routers have now, on the CPU in float32."""
     factors: list[dict[str, Any]] = [{} for _ in bank.experts]
@@ -33,12 +34,13 @@ def bank_of(
     return replace(bank, experts=experts, router_state=state or bank.router_state)
 
 
-def base_state(base: nn.Module, layers: Mapping[str, LoRABankLinear]) -> dict[str, Tensor]:
+def base_state(base: nn.Module) -> dict[str, Tensor]:
     """A base model's own parameters and buffers under its own names, with a bank attached to it."""
+    replaced = {name for name, module in base.named_modules() if isinstance(module, REPLACING)}
     own = {}
     for name, tensor in base.state_dict().items():
         module, _, rest = name.rpartition(".base.")
-        if module in layers:
+        if module in replaced:
             own[f"{module}.{rest}"] = tensor
         elif not name.endswith((".lora_a", ".lora_b")):
             own[name] = tensor

@@ -43,14 +43,16 @@ class ArrowRouter(Router):
 
 
 def prototype(
-    a: Float[Tensor, "rank d_in"], b: Float[Tensor, "d_out rank"]
+    a: Float[Tensor, "*fused rank d_in"], b: Float[Tensor, "*fused d_out rank"]
 ) -> Float[Tensor, " d_in"]:
     """Top right singular vector of `b @ a`, without forming the product.
 
     With `b = Q_b R_b` and `aᵀ = Q_a R_a`, the singular values of `b a` are those of the small
-    `R_b R_aᵀ`, and its right singular vectors are `Q_a` times the small one's.
+    `R_b R_aᵀ`, and its right singular vectors are `Q_a` times the small one's. Of several updates that
+    read alike (fused experts), it is that of all of them, one above the other.
     """
-    q, r_a = torch.linalg.qr(a.T.cpu().double())  # there: not every device has float64
-    r_b = torch.linalg.qr(b.cpu().double(), mode="r").R
-    right = torch.linalg.svd(r_b @ r_a.T).Vh[0]
+    one_a, ones_b = a.flatten(0, -2), b.reshape(-1, *b.shape[-2:])
+    q, r_a = torch.linalg.qr(one_a.T.cpu().double())  # there: not every device has float64
+    r_b = torch.linalg.qr(ones_b.cpu().double(), mode="r").R
+    right = torch.linalg.svd(torch.block_diag(*r_b) @ r_a.T, full_matrices=False).Vh[0]
     return (q @ right).to(a.dtype)

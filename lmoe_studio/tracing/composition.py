@@ -4,10 +4,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from lmoe_studio.errors import AdapterError
-from lmoe_studio.experts.layer import LoRABankLinear
+from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.given import PlansLike
 
@@ -29,7 +28,7 @@ def composition_gap(model: MixtureModel, ids: list[int], *, plan: PlansLike = No
     rows = list[dict[str, Any]]()
 
     def listen(layer: Any, args: tuple[Any, ...]) -> None:
-        _measure(rows, layer, args[0])
+        _measure(rows, layer, args)
 
     hooks = [layer.register_forward_pre_hook(listen) for layer in model.bank_layers.values()]
     device = next(model.parameters()).device
@@ -42,13 +41,15 @@ def composition_gap(model: MixtureModel, ids: list[int], *, plan: PlansLike = No
     return frame.sort_values("layer", kind="stable", ignore_index=True)
 
 
-def _measure(rows: list[dict[str, Any]], layer: LoRABankLinear, x: Tensor) -> None:
+def _measure(rows: list[dict[str, Any]], layer: BankLayer, args: tuple[Any, ...]) -> None:
+    x = args[0]
     weights = layer.routing_weights(x)
     if weights is None:
         return
-    mixed = {kind: layer.mix(x, weights, kind) for kind in ("output", "factor")}
-    output, factor = _norm(layer, mixed["output"]), _norm(layer, mixed["factor"])
-    apart = _norm(layer, mixed["output"] - mixed["factor"])
+    reader = layer.in_pass(*args)
+    mixed = {kind: reader.mix(x, weights, kind) for kind in ("output", "factor")}
+    output, factor = reader.update_norm(mixed["output"]), reader.update_norm(mixed["factor"])
+    apart = reader.update_norm(mixed["output"] - mixed["factor"])
     number = next(int(part) for part in layer.name.split(".") if part.isdigit())
     rows.append(
         {
@@ -59,9 +60,3 @@ def _measure(rows: list[dict[str, Any]], layer: LoRABankLinear, x: Tensor) -> No
             "gap": apart / output if output else float("nan"),
         }
     )
-
-
-def _norm(layer: LoRABankLinear, mixed: Tensor) -> float:
-    """`‖B mixed‖` over all positions, through BᵀB; on the CPU, as not every device has float64."""
-    b, mixed = layer.lora_b.cpu().double(), mixed.cpu().double()
-    return float((((mixed @ (b.T @ b)) * mixed).sum()).clamp_min(0).sqrt())

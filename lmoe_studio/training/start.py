@@ -122,10 +122,11 @@ def _new_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
     """Experts that do nothing yet: A random (Kaiming uniform), B zero, as LoRA starts."""
     inside = "" if base.blocks is None else f"{base.blocks}."
     shapes = {n: s for n, s in (base.linear_shapes or {}).items() if n.startswith(inside)}
-    targets = {n: s for n, s in shapes.items() if n.rsplit(".", 1)[-1] in config.target_modules}
-    missing = set(config.target_modules) - {name.rsplit(".", 1)[-1] for name in targets}
+    called = {name: _called(name, shape) for name, shape in shapes.items()}
+    targets = {name: shapes[name] for name in shapes if called[name] in config.target_modules}
+    missing = set(config.target_modules) - {called[name] for name in targets}
     if missing:
-        names = sorted({name.rsplit(".", 1)[-1] for name in shapes})
+        names = sorted(set(called.values()))
         raise ConfigError(
             f"target_modules: {config.base} has no linear layer named {', '.join(sorted(missing))}; "
             f"it has {', '.join(names)}."
@@ -138,12 +139,18 @@ def _new_bank(config: TrainingConfig, base: BaseIdentity) -> ExpertBank:
     return ExpertBank(config.name, base, experts, config.router, composition=config.composition)
 
 
+def _called(path: str, shape: tuple[int, ...]) -> str:
+    """What `target_modules` calls a layer: by its own name; of fused experts, with theirs before it."""
+    return ".".join(path.split(".")[-1 if len(shape) == 2 else -2 :])
+
+
 def _new_adapter(
-    targets: dict[str, tuple[int, int]], config: TrainingConfig, generator: torch.Generator
+    targets: dict[str, tuple[int, ...]], config: TrainingConfig, generator: torch.Generator
 ) -> LoraAdapter:
     factors = {}
-    for name, (d_out, d_in) in targets.items():
+    for name, (*fused, d_out, d_in) in targets.items():
         bound = 1 / math.sqrt(d_in)  # Kaiming uniform with a = sqrt(5), PEFT's choice
-        a = (torch.rand(config.rank, d_in, generator=generator) * 2 - 1) * bound
-        factors[name] = LoraFactors(a, torch.zeros(d_out, config.rank), config.scale)
+        a = (torch.rand(*fused, config.rank, d_in, generator=generator) * 2 - 1) * bound
+        b = torch.zeros(*fused, d_out, config.rank)
+        factors[name] = LoraFactors(a, b, config.scale)
     return LoraAdapter(factors, config.base)

@@ -16,6 +16,7 @@ import lmoe_studio as lmoe
 from lmoe_studio.errors import BaseMismatchError, BaseModelError, ConfigError, PlanError
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, Steps, TextMatch
+from lmoe_studio.routing.settings import RouterSettings
 
 SOLO = RoutingPlan([Override.solo("sql")])
 WRITTEN = RoutingPlan([Override.solo("sql", tokens="generated")])
@@ -130,11 +131,18 @@ def test_what_cannot_be_steered_is_refused(model, batch):
         model(**batch, plan=BY_TEXT)
 
 
-def test_beams_are_refused_where_layers_read_the_past_again(model, batch, monkeypatch):
-    assert greedy(model, batch, num_beams=2) is not None
-    monkeypatch.setattr("lmoe_studio.architecture._READ_THE_PAST", ("v_proj",))
-    with pytest.raises(ConfigError, match="write without beams"):
-        greedy(model, batch, num_beams=2)
+@pytest.mark.parametrize("plan", [None, SOLO, WRITTEN], ids=["none", "solo", "written"])
+def test_beams_take_the_past_of_layers_that_read_it_again(batch, plan):
+    base = build("deepseek_v2")
+    arrow = RouterSettings(kind="arrow", scope="module")  # each token has weights of its own
+    bank = make_bank(base, targets=("q_b_proj", "kv_b_proj"), size=0.4, router=arrow)
+    model = lmoe.attach(base, bank, tokenizer=make_tiny_tokenizer())
+    options = {"num_beams": 4, "num_return_sequences": 4}
+    found = greedy(model, batch, plan, **options)
+    assert torch.equal(found, greedy(model, batch, plan, **options, use_cache=False))
+    if plan is None:
+        own = base.generate(**batch, max_new_tokens=6, do_sample=False, **options)
+        assert torch.equal(found, own)
 
 
 def test_attaching_takes_no_more_than_it_gives_back(batch):
@@ -184,6 +192,41 @@ def test_the_trainer_trains_and_saves_it(model, tmp_path, batch):
         tmp_path / "out" / "checkpoint-3", base_model=make_tiny_base()
     )
     assert torch.equal(again(**batch).logits, after)
+
+
+@pytest.mark.parametrize("how", ["resumed", "best"])
+def test_the_trainer_goes_on_from_its_checkpoint(model, tmp_path, how, caplog):
+    """As if it had not been interrupted; and takes the best one back at the end."""
+    texts = [model.tokenizer(text) for text in ["bad cab", "face a bead", "dad fed", "abc"] * 2]
+    collate = DataCollatorForLanguageModeling(model.tokenizer, mlm=False)
+    start = model.bank
+
+    def trainer(own, out, **options):
+        arguments = TrainingArguments(
+            out, per_device_train_batch_size=2, learning_rate=1e-2, save_steps=2, max_steps=4,
+            report_to=[], use_cpu=True, disable_tqdm=True, logging_steps=1, **options,
+        )  # fmt: skip
+        return Trainer(
+            own, arguments, data_collator=collate, train_dataset=texts, eval_dataset=texts
+        )
+
+    trainer(model, tmp_path / "whole").train()
+    again = lmoe.attach(make_tiny_base(), start, tokenizer=make_tiny_tokenizer())
+    if how == "resumed":
+        shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "half" / "checkpoint-2")
+        trainer(again, tmp_path / "half").train(resume_from_checkpoint=True)
+        expected = model
+    else:
+        best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2}
+        best |= {"metric_for_best_model": "loss", "greater_is_better": True}  # the first, that is
+        trainer(again, tmp_path / "half", **best).train()
+        expected = lmoe.LMoEForCausalLM.from_pretrained(
+            tmp_path / "whole" / "checkpoint-2", base_model=make_tiny_base()
+        )
+    assert "keys in the checkpoint" not in caplog.text
+    found = dict(again.named_parameters())
+    for name, one in expected.named_parameters():
+        assert torch.equal(found[name], one), name
 
 
 def test_what_is_saved_is_loaded_and_leaves_other_files_alone(model, tmp_path, batch):

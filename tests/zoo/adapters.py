@@ -1,4 +1,4 @@
-"""Adapters as PEFT writes them, of every linear layer of a base's decoder blocks."""
+"""Adapters as PEFT writes them, of every linear layer and all fused experts of a base's decoder blocks."""
 
 import copy
 import re
@@ -10,12 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lmoe_studio.architecture import layer_shapes
+
 RANKS = {"prose": 4, "sql": 6, "math": 8}
 # PEFT itself refuses these layers, or the base reads their weights without calling them, or they give
 # more than one tensor.
-_FUSED = ("gate_proj", "up_proj", "down_proj")  # names by which PEFT would adapt fused experts, too
 _UNUSABLE = {
-    **dict.fromkeys(("glm4_moe", "deepseek_v2", "deepseek_v3", "qwen3_next"), _FUSED),
     "llama4_text": ("router",),
     "phimoe": ("router",),
     "mamba": ("out_proj", "dt_proj"),
@@ -50,6 +50,12 @@ def linear_layers(base: PreTrainedModel) -> list[str]:
     ]
 
 
+def fused_weights(base: PreTrainedModel) -> list[str]:
+    """Weights of fused experts, as `target_parameters` has them."""
+    shapes = layer_shapes(base)
+    return sorted({".".join(p.split(".")[-2:]) for p, shape in shapes.items() if len(shape) > 2})
+
+
 def write_adapters(base: PreTrainedModel, folder: Path) -> dict[str, Path]:
     """Random adapters of different ranks, one folder each."""
     layers = linear_layers(base)
@@ -58,7 +64,7 @@ def write_adapters(base: PreTrainedModel, folder: Path) -> dict[str, Path]:
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank, lora_alpha=2 * rank, target_modules="|".join(map(re.escape, layers)), init_lora_weights=False,
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM", target_parameters=fused_weights(base) or None,
         )  # fmt: skip
         model = get_peft_model(copy.deepcopy(base), config)
         for key, tensor in model.named_parameters():

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from lmoe_studio.architecture import reads_on_singly
+from lmoe_studio.architecture import layer_shapes, reads_on_singly
 from lmoe_studio.base_models import load_base
 from lmoe_studio.importing import import_adapters, import_router
 from lmoe_studio.mixture.base_pass import run_base, token_batch
@@ -183,7 +183,10 @@ def trained(kept: Kept) -> float:
     """Two steps of training run, and the bank that they write is loaded."""
     rows = kept.folder / "rows.txt"
     rows.write_text("\n\n".join([TEXT * 4, SHORT * 9] * 12))
-    targets = sorted({name.rsplit(".", 1)[-1] for name in kept.studio.bank.modules})
+    shapes = layer_shapes(kept.base)
+    targets = sorted(
+        {".".join(name.split(".")[1 - len(shapes[name]) :]) for name in kept.studio.bank.modules}
+    )
     config = TrainingConfig(
         name="trained", base=str(kept.folder / "base"), out=kept.folder / "trained",
         steps=2, batch_size=2,

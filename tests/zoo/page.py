@@ -8,7 +8,7 @@ from zoo.checks import CHECKS, ROOM
 _HEAD = """# Which base models work
 
 `make models` writes this page: it builds a tiny random model of every architecture below, makes three
-PEFT adapters of different ranks on the linear layers of its decoder blocks, imports them, and compares.
+PEFT adapters of different ranks on the layers of its decoder blocks, imports them, and compares.
 
 A check passes where logits differ by at most {room:g} ({cached:g} for cached against uncached, beyond what
 the base model itself is off) and texts are equal.
@@ -26,10 +26,12 @@ the base model itself is off) and texts are equal.
 | traced | the scores of a trace with the logits; a corpus and an evaluation run |
 | trained | two steps run, and their bank loads |
 
-Layers of a few architectures are left out of the adapters here: the router of Phi-3.5-MoE and Llama 4,
-which gives two things; layers of state-space models whose weights the model reads itself or that PEFT
-refuses (`out_proj`, `dt_proj`); and the expert weights of fused mixtures of experts, which are no linear
-layers: an adapter that has them too is imported without them by `--leave-out experts --leave-out gate`.
+Fused experts of a base that is a mixture itself (PEFT's `target_parameters`) are among those layers. Left out
+of the adapters here are: the router of Phi-3.5-MoE and of Llama 4, which gives two things; layers of
+state-space models whose weights the model reads itself or that PEFT refuses (`out_proj` of Mamba, Mamba 2,
+Falcon-H1 and Nemotron-H, `dt_proj` of Mamba and Jamba); the experts of Llama 4, which run in a way of their
+own; and the routers of the other mixtures, which are no linear layers. An adapter that has them is imported
+without them: `--leave-out experts`, `--leave-out gate`.
 
 A model that reads images too is a base with its language part; adapters of the text model and of the
 whole one both fit. `lmoe import` makes such a comparison with every adapter before it writes a bank.

@@ -21,6 +21,8 @@ MECHANISMS = {
     "mamba": "a cache without a length, which one token at a time goes on from",
     "jamba": "weights that are read and not called",
     "bloom": "no limit of its length, no positions",
+    "glm4_moe": "fused experts, beside linear layers of the names that their weights once had",
+    "gpt_oss": "fused experts the other way round, with biases and a gate of their own",
     "gemma3": "a wrapper that reads images, sliding windows",
 }
 QUICK = ("solo", "bypass", "greedy", "cached", "padded", "merged", "folded")
@@ -33,7 +35,7 @@ def test_a_base_of_each_mechanism_is_exact(name, tmp_path):
     assert {check: apart for check, apart in found.items() if apart > ROOM.get(check, 0)} == {}
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "glm4_moe"])
 def test_training_and_tracing_run(name, tmp_path):
     kept = keep(name, tmp_path)
     assert CHECKS["traced"](kept) <= ROOM["traced"]
