@@ -145,6 +145,15 @@ def test_beams_take_the_past_of_layers_that_read_it_again(batch, plan):
         assert torch.equal(found, own)
 
 
+def test_beams_take_along_what_routers_remember(batch):
+    base = make_tiny_base()
+    bank = make_bank(base, size=0.4, router=RouterSettings(pool="prefix"))
+    model = lmoe.attach(base, bank, tokenizer=make_tiny_tokenizer())
+    options = {"num_beams": 4, "num_return_sequences": 4}
+    found = greedy(model, batch, **options)
+    assert torch.equal(found, greedy(model, batch, **options, use_cache=False))
+
+
 def test_attaching_takes_no_more_than_it_gives_back(batch):
     base = make_tiny_base().requires_grad_(True)
     base.lm_head.weight.requires_grad_(False)
