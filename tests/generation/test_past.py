@@ -167,7 +167,7 @@ def test_a_file_is_gone_on_after(studio, tmp_path):
 def test_long_pasts_are_read_in_windows(studio, monkeypatch):
     part = studio.generate("abcd" * 10, max_new_tokens=9)
     whole = studio.generate("abcd" * 10, max_new_tokens=15)
-    monkeypatch.setattr("lmoe_studio.generation.decode.PASS", 7)
+    monkeypatch.setattr("lmoe_studio.generation.shared_prompts.PASS", 7)
     assert_same(studio.generate(part, max_new_tokens=6), whole)
 
 
