@@ -15,6 +15,7 @@ from analysis.comparison import compare_runs
 from analysis.entropy import effective_experts, routing_entropy
 from analysis.frames import TraceLike, routing_frame, token_frame
 from analysis.health import gate_health
+from analysis.sites import active_experts, site_frame
 from analysis.specialisation import label_owners, label_shares, specialisation
 from analysis.tokens import expert_tokens
 from analysis.transitions import layer_transitions
@@ -23,6 +24,7 @@ from analysis.usage import expert_usage
 __all__ = [
     "FrameError",
     "TraceLike",
+    "active_experts",
     "coactivation",
     "compare_runs",
     "effective_experts",
@@ -35,6 +37,7 @@ __all__ = [
     "routing_entropy",
     "routing_frame",
     "select",
+    "site_frame",
     "specialisation",
     "token_frame",
 ]

@@ -81,7 +81,7 @@ def routing_frame(
     """
     frames = [
         _routing_rows(trace, sequence, special_tokens)
-        for sequence, trace in enumerate(_as_list(traces))
+        for sequence, trace in enumerate(as_list(traces))
     ]
     if len(frames) == 1:
         return frames[0]
@@ -110,19 +110,19 @@ def token_frame(
         is ahead of the second).
     """
     frames = []
-    for sequence, trace in enumerate(_as_list(traces)):
+    for sequence, trace in enumerate(as_list(traces)):
         mean = trace.routing_weights.mean(axis=1)
         order = np.sort(mean, axis=1)
         second = order[:, -2] if mean.shape[1] > 1 else np.zeros(len(mean), np.float32)
         frame = pd.DataFrame(
             {
-                **_token_columns(trace, sequence, 1),
+                **token_columns(trace, sequence, 1),
                 "special": trace.special,
                 "logprob": trace.logprobs,
                 "rank": trace.ranks,
                 "entropy": trace.entropies,
                 "routing_entropy": weight_entropy(trace.routing_weights).mean(axis=1),
-                "top_expert": _categories(mean.argmax(axis=1), trace.experts),
+                "top_expert": categories(mean.argmax(axis=1), trace.experts),
                 "top_weight": order[:, -1],
                 "margin": order[:, -1] - second,
             }
@@ -146,7 +146,7 @@ def weight_entropy(weights: NDArray[Any]) -> NDArray[np.float32]:
 def _routing_rows(trace: RoutingLike, sequence: int, special_tokens: bool) -> pd.DataFrame:
     positions, sites, experts = trace.routing_weights.shape
     cells = sites * experts
-    columns = _token_columns(trace, sequence, cells)
+    columns = token_columns(trace, sequence, cells)
     columns["special"] = np.repeat(trace.special, cells)
     columns["layer"] = np.tile(
         np.repeat(np.asarray(trace.site_layers, np.int16), experts), positions
@@ -155,8 +155,8 @@ def _routing_rows(trace: RoutingLike, sequence: int, special_tokens: bool) -> pd
         modules = list(dict.fromkeys(trace.site_modules))
         codes = np.array([modules.index(name) for name in trace.site_modules])
         codes = np.tile(np.repeat(codes, experts), positions)
-        columns["module"] = _categories(codes, modules)
-    columns["expert"] = _categories(
+        columns["module"] = categories(codes, modules)
+    columns["expert"] = categories(
         np.tile(
             np.arange(experts, dtype=np.int8 if experts < 128 else np.int16), positions * sites
         ),
@@ -175,24 +175,27 @@ def _routing_rows(trace: RoutingLike, sequence: int, special_tokens: bool) -> pd
     return frame[~frame["special"]].reset_index(drop=True)
 
 
-def _token_columns(trace: RoutingLike, sequence: int, repeat: int) -> dict[str, Any]:
+def token_columns(trace: RoutingLike, sequence: int, repeat: int) -> dict[str, Any]:
+    """The columns that say which token a row is about; `repeat` rows a token."""
     count = len(trace.token_ids)
     texts = pd.array(list(trace.tokens), dtype="str")
     return {
         "run": pd.array([trace.run], dtype="str").repeat(count * repeat),
         "sequence": np.full(count * repeat, sequence),
         "position": np.repeat(np.arange(count, dtype=np.int32), repeat),
-        "phase": _categories(np.repeat(trace.generated.astype(np.int8), repeat), PHASES),
+        "phase": categories(np.repeat(trace.generated.astype(np.int8), repeat), PHASES),
         "token_id": np.repeat(trace.token_ids, repeat),
         "token": texts.repeat(repeat),
     }
 
 
-def _categories(codes: NDArray[Any], names: Sequence[str]) -> Any:
+def categories(codes: NDArray[Any], names: Sequence[str]) -> Any:
+    """A categorical column of numbers that stand for names."""
     return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(names)))  # pyright: ignore[reportCallIssue, reportArgumentType]  (pandas-stubs knows lists only)
 
 
-def _as_list(traces: _Trace | Sequence[_Trace]) -> list[_Trace]:
+def as_list(traces: _Trace | Sequence[_Trace]) -> list[_Trace]:
+    """One trace or several as several. Raises ValueError where there is none."""
     found = list(traces) if isinstance(traces, Sequence) else [traces]
     if not found:
         raise ValueError("there is no trace to make a frame of; give at least one")

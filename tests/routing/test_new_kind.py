@@ -109,5 +109,7 @@ def test_it_is_saved_and_loaded_and_a_part_that_is_missing_is_named(tmp_path):
     assert found.router == bank.router
     assert all(torch.equal(found.router_state[n], t) for n, t in bank.router_state.items())
     lacking = bank.with_router(bank.router, {"other": torch.zeros(1)})
-    with pytest.raises(BankError, match=r"the fading router's tensor 'layers\.0\.weight' is missing"):
+    with pytest.raises(
+        BankError, match=r"the fading router's tensor 'layers\.0\.weight' is missing"
+    ):
         MixtureModel(base, lacking)
