@@ -79,6 +79,7 @@ def test_the_form_untouched_is_the_config_untouched():
                 optional={
                     "top_k": st.none() | st.integers(1, 4),
                     "scope": st.sampled_from(["layer", "shared", "module"]),
+                    "threshold": st.sampled_from([None, {}, {"limit": 0.25, "rule": "margin"}]),
                 },
             )
             | st.just({"kind": "blend", "blend": {"a": 0.25, "b": 0.75}}),

@@ -186,7 +186,8 @@ def _kind(annotation: Any) -> tuple[Any, tuple[str, ...], bool]:
     if origin is Literal:
         return "choice", tuple(map(str, get_args(annotation))), may_be_empty
     if isinstance(origin, type) and issubclass(origin, BaseModel):
-        return origin, (), may_be_empty
+        # One that need not be there is one field, as several would always say that it is.
+        return "mapping" if may_be_empty else origin, (), may_be_empty
     kinds: dict[Any, Kind] = {
         bool: "switch", int: "whole", float: "number", tuple: "words", dict: "mapping", str: "text",
     }  # fmt: skip
