@@ -38,7 +38,9 @@ def test_weights_are_not_negative_and_sum_to_one(ids, router):
     assert (routing.weights >= 0).all() or router.activation == "identity"
     sums = router.activation == "softmax" and not router.threshold
     if sums and (router.renormalise or not router.top_k):
-        torch.testing.assert_close(routing.weights.sum(-1), torch.ones(routing.weights.shape[:3]))
+        levels = len(router.options["levels"]) if router.kind == "tree" else 1  # 1 each
+        expected = torch.full(routing.weights.shape[:3], float(levels))
+        torch.testing.assert_close(routing.weights.sum(-1), expected)
     if router.top_k:
         assert ((routing.weights > 0).sum(-1) <= router.top_k).all()
 

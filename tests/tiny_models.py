@@ -141,11 +141,29 @@ def random_router_state(
     }[settings.scope]
     state = {}
     for key, d_in in sites.items():
-        shapes = router_class(settings.kind).all_shapes(settings, len(experts), d_in)
-        for name, shape in shapes.items():
+        kind = router_class(settings.kind)
+        d_in = 259 if kind.reads == "ids" else d_in
+        for name, shape in kind.all_shapes(settings, len(experts), d_in).items():
+            sizes = [len(layers) if size is None else size for size in shape]
             spread = 2 / d_in**0.5 if len(shape) > 1 else 0.3
-            state[f"{key}.{name}"] = torch.randn(shape, generator=generator) * spread
+            if settings.activation == "identity":  # there a logit is the weight itself
+                spread *= 0.5
+            state[f"{key}.{name}"] = torch.randn(sizes, generator=generator) * spread
+        if settings.kind == "knn":
+            state |= random_memory(key, d_in, len(experts), generator)
     return state
+
+
+def random_memory(
+    key: str, d_in: int, experts: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Twelve examples of a knn router, and a temperature of their distances' size."""
+    return {
+        f"{key}.keys": torch.randn(12, d_in, generator=generator),
+        f"{key}.labels": torch.arange(12) % experts,
+        f"{key}.sources": torch.arange(12),
+        f"{key}.usual_temperature": torch.tensor([float(d_in)]),
+    }
 
 
 ROUTERS = [
@@ -162,7 +180,32 @@ ROUTERS = [
     RouterSettings(kind="uniform"),
     RouterSettings(kind="blend", blend={"sql": 0.6, "math": 0.4}),
     RouterSettings(kind="arrow", scope="module", top_k=2),
-]
+    RouterSettings(kind="mlp", scope="module", activation="sigmoid", threshold=Threshold()),
+    RouterSettings(
+        kind="mlp", scope="tied", layer_code=4, activation="identity", pool="prefix",
+        options={"form": "relu"},
+    ),
+    RouterSettings(
+        kind="typed", top_k=1,
+        options={
+            "types": [
+                {"name": "begun", "tokens": [0, 1, 4], "experts": ["sql", "prose"]},
+                {"name": "end", "tokens": {"start": 5}, "experts": ["prose", "math"]},
+            ]
+        },
+    ),
+    RouterSettings(
+        kind="tree",
+        options={
+            "levels": [{"experts": ["prose"]}, {"experts": ["math", "sql"], "fan_out": 1}],
+            "width": 4,
+            "key": 3,
+        },
+    ),
+    RouterSettings(kind="knn", options={"k": 5, "heads": 2}),
+    RouterSettings(kind="pre", scope="shared", options={"width": 8}),
+    RouterSettings(kind="pre", scope="tied", pool="prefix", options={"width": 8}),
+]  # fmt: skip
 
 
 def peft_model(base: nn.Module, bank: ExpertBank, expert: int) -> PeftModel:

@@ -7,6 +7,7 @@ hundreds of kernels that Python launches one by one, which is what decoding wait
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
@@ -138,11 +139,13 @@ class ReplayedSteps:
         self._record, self._contributions = record, contributions
         self._memory = StaticMemory(model.base.config, cache, padding, _ROOM)
         rows, device = len(padding), padding.device
-        self._tokens = TokenBatch(
-            ids=torch.zeros(rows, 1, dtype=torch.long, device=device),
-            positions=(~padding).sum(dim=1, keepdim=True) - 1,
-            is_token=torch.ones(rows, 1, dtype=torch.bool, device=device),
-            steps=torch.full((rows, 1), written - 1, device=device),
+        self._tokens = model.typed(
+            TokenBatch(
+                ids=torch.zeros(rows, 1, dtype=torch.long, device=device),
+                positions=(~padding).sum(dim=1, keepdim=True) - 1,
+                is_token=torch.ones(rows, 1, dtype=torch.bool, device=device),
+                steps=torch.full((rows, 1), written - 1, device=device),
+            )
         )
         self._plans: list[RoutingPlan | None] | None = None
         self._plan: CompiledPlan | None = None
@@ -184,6 +187,7 @@ class ReplayedSteps:
         self._tokens.ids.copy_(ids)
         self._tokens.positions.add_(1)
         self._tokens.steps.add_(1)
+        self._take_types()
         self._take_plans(list(plans))
         self._seen += 1
         if self._captured is None and self._seen >= _CAPTURED_BY:
@@ -193,6 +197,12 @@ class ReplayedSteps:
         graph, output = self._captured
         graph.replay()
         return output
+
+    def _take_types(self) -> None:
+        types = self._tokens.types
+        if types is not None:
+            new = self._model.typed(replace(self._tokens, types=None)).types
+            types.copy_(cast(Tensor, new))
 
     def _run(self) -> MixtureOutput:
         return self._model.run_pass(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -72,6 +73,8 @@ class Call:
     """What was kept of the tokens before these."""
     kept: Memory = field(default_factory=dict)
     """The same with the tokens of this pass."""
+    computed: dict[str, Any] = field(default_factory=dict)
+    """See `Reading`."""
 
     def with_past(self, layer: str, weights: Tensor) -> Tensor:
         """The weights of all tokens that a layer reads, the past ones first."""
@@ -83,7 +86,9 @@ class Call:
 
     def route(self, router: nn.Module, place: str, layer: int, hidden: Tensor) -> RouterOutput:
         """What a router says at a place, from what it reads there."""
-        reading = Reading(hidden.float(), self.tokens, layer, self.past.get(place, {}))
+        reading = Reading(
+            hidden.float(), self.tokens, layer, self.past.get(place, {}), self.computed
+        )
         output: RouterOutput = router(reading)
         if output.keep:
             self.kept[place] = output.keep

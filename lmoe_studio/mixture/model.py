@@ -32,6 +32,7 @@ from lmoe_studio.mixture.state import bank_of, base_state
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.given import PlansLike, as_plans
 from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
+from lmoe_studio.routing.types import with_types
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -252,7 +253,7 @@ class MixtureModel(nn.Module):
             )
             routing_weights = self.folded.weights.expand(*tokens.ids.shape, -1, -1)
         call = Call(
-            tokens=tokens,
+            tokens=self.typed(tokens),
             composition=self.bank.composition,
             plan=plan,
             pinned=routing_weights,
@@ -305,6 +306,14 @@ class MixtureModel(nn.Module):
             tokens=tokens,
             roomy=roomy,
         )
+
+    def typed(self, tokens: TokenBatch) -> TokenBatch:
+        """Tokens that know their types, where the routers tell types apart.
+
+        Raises:
+            PlanError: a type has a scope that only the text can settle.
+        """
+        return with_types(tokens, cast(Router, self.routers[0]).token_types)
 
     def layer_of(self, module: str) -> int:
         """The decoder block that a target module lies in."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lmoe_studio.architecture import hidden_width
+from lmoe_studio.architecture import decoder_blocks, hidden_width
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import BankLayer
 from lmoe_studio.routing.registry import router_class
@@ -67,8 +67,12 @@ def build_routers(
     embeddings = next(base.get_input_embeddings().parameters())
     modules = [site.module for site in sites.all]
     places = [layers[m].lora_a if m else embeddings for m in modules]
-    width = embeddings.shape[1] if sites.scope == "shared" else hidden_width(base)
-    width += bank.router.layer_code
+    kind = router_class(bank.router.kind)
+    if kind.reads == "ids":
+        width = embeddings.shape[0]
+    else:
+        width = embeddings.shape[1] if sites.scope == "shared" else hidden_width(base)
+        width += bank.router.layer_code
     widths = {
         key: layers[module].lora_a.shape[-1] if module else width
         for key, module in zip(sites.keys, modules, strict=False)
@@ -81,11 +85,12 @@ def build_routers(
             widths=widths,
             source=f"Bank '{bank.name}'",
         )
-    kind = router_class(bank.router.kind)
+    num_layers = len(decoder_blocks(base)[1])
     routers = []
     for (key, width), module, place in zip(widths.items(), modules, places, strict=False):
         made = kind.prepared(_factors(bank, module), width) if module else {}
-        spec = RouterSpec(bank.router, bank.expert_names, width, _saved(bank, key) | made)
+        state = _saved(bank, key) | made
+        spec = RouterSpec(bank.router, bank.expert_names, width, state, num_layers)
         routers.append(kind(spec).to(place.device))
     return nn.ModuleList(routers)
 

@@ -1,85 +1,108 @@
-"""Routing by the nearest examples, with nothing trained (RTD, arXiv 2409.20181)."""
-
-from typing import NamedTuple
+"""KnnRouter: routes by the nearest examples, with nothing trained (RTD, arXiv 2409.20181)."""
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-_LEAST = 1e-9  # of a share, whose logarithm is a logit
-_ROWS = 1024  # of a memory that are compared with all of it at once
+from lmoe_studio.config import Config
+from lmoe_studio.errors import BankError
+from lmoe_studio.routing.neighbours import nearest, squared_distances, vote_logits, votes
+from lmoe_studio.routing.router import Reading, Router, RouterSpec, Scores
+from lmoe_studio.routing.settings import RouterSettings
+
+_SHOWN = 3  # of a token's neighbours are kept in traces
 
 
-class Neighbours(NamedTuple):
-    """The nearest keys, head by head, nearest first."""
+class Knn(Config):
+    """What a knn router is told."""
 
-    distance: Float[Tensor, "*batch head k"]
-    """Squared, times the number of heads."""
-    key: Int[Tensor, "*batch head k"]
+    k: int = Field(default=32, ge=1, le=4096, description="Neighbours that vote.")
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="Of the vote, in squared distances; none is the usual one of the memory.",
+    )
+    heads: int = Field(
+        default=1, ge=1, le=1024, description="Slices of the states that vote each for itself."
+    )
 
 
-def nearest(
-    query: Float[Tensor, "*batch d"], keys: Float[Tensor, "memory d"], k: int, heads: int = 1
-) -> Neighbours:
-    """The k keys with the smallest squared distance.
+class KnnRouter(Router):
+    """`z = log p`, with p the vote of the examples whose states are nearest to `rms(h)`.
 
-    With several heads, query and keys are cut into as many slices, each with neighbours of its own;
-    its distance is multiplied by their number, so that it is of the size of a whole one.
-
-    Args:
-        query: what to find neighbours of; width a multiple of `heads`.
-        keys: the memory.
-        k: how many; no more than there are.
-        heads: slices.
+    So a softmax at temperature 1 gives the vote back. Its memory is made of labelled examples
+    (`training/memory.py`); without one it is even.
     """
-    ours, theirs = query.unflatten(-1, (heads, -1)), keys.unflatten(-1, (heads, -1))
-    product = torch.einsum("...hd,mhd->...hm", ours, theirs)
-    sizes = ours.square().sum(-1)[..., None] + theirs.square().sum(-1).T
-    distance = heads * (sizes - 2 * product).clamp_min(0)
-    near = distance.topk(min(k, len(keys)), dim=-1, largest=False)
-    return Neighbours(near.values, near.indices)
 
+    Options = Knn
+    scopes = ("layer", "shared")
+    reading = "compares states with those of examples"
 
-def votes(
-    near: Neighbours, labels: Int[Tensor, " memory"], count: int, temperature: Tensor | float
-) -> Float[Tensor, "*batch head label"]:
-    """`p(v) = Σ_{j near, v_j = v} e^{−d_j/τ} / Σ_{j near} e^{−d_j/τ}`, head by head.
+    def __init__(self, spec: RouterSpec) -> None:
+        super().__init__(spec)
+        self.count = len(spec.experts)
+        state = spec.state
+        keys = state.get("keys", torch.zeros(0, spec.d_in))
+        self.register_buffer("keys", keys.float())
+        self.keys: Tensor
+        for name in ("labels", "sources"):
+            self.register_buffer(name, state.get(name, torch.zeros(len(keys))).long())
+        self.labels: Tensor
+        """The expert of each key."""
+        self.sources: Tensor
+        """Where each key is from: a row of the memory's table."""
+        self.register_buffer("usual_temperature", state.get("usual_temperature", torch.ones(1)))
+        self.usual_temperature: Tensor
+        self._check()
 
-    As a softmax: the published form does not shift the exponents, and all shares of a far query
-    vanish. The mean over heads is the multi-head vote.
+    @classmethod
+    def saved_shapes(
+        cls,
+        settings: RouterSettings,  # noqa: ARG003
+        num_experts: int,  # noqa: ARG003
+        d_in: int | None,
+    ) -> dict[str, tuple[int | None, ...]]:
+        return {
+            "keys": (None, d_in),
+            "labels": (None,),
+            "sources": (None,),
+            "usual_temperature": (1,),
+        }
 
-    Args:
-        near: the neighbours.
-        labels: v of each key.
-        count: how many labels there are.
-        temperature: τ, in squared distances.
-    """
-    shares = (-near.distance / temperature).softmax(dim=-1)
-    members = F.one_hot(labels, count).to(shares.dtype)
-    return torch.einsum("...k,...kn->...n", shares, members[near.key])
+    def saved(self) -> dict[str, Tensor]:
+        return dict(self.named_buffers())
 
+    def score(self, reading: Reading) -> Scores:
+        normal = reading.normal
+        if not len(self.keys):
+            return Scores(normal.new_zeros(*normal.shape[:-1], self.count))
+        distances = squared_distances(normal, self.keys, self.options.heads)
+        near = nearest(distances, self.options.k)
+        temperature = self.options.temperature or self.usual_temperature
+        shares = votes(near, self.labels, self.count, temperature).mean(dim=-2)
+        shown = nearest(distances.mean(dim=-2), _SHOWN)
+        return Scores(
+            vote_logits(shares),
+            {"neighbour": self.sources[shown.key], "neighbour_distance": shown.distance},
+        )
 
-def vote_logits(shares: Float[Tensor, "*batch label"]) -> Float[Tensor, "*batch label"]:
-    """Logits of which a softmax gives the shares back."""
-    return shares.clamp_min(_LEAST).log()
-
-
-def usual_temperature(keys: Float[Tensor, "memory d"], k: int, heads: int = 1) -> float:
-    """Median over the memory of the distance from a key to the k-th of the others.
-
-    The published values (160 for one model, 1,000 to 5,000 for others) go with their models' scale.
-    """
-    if len(keys) < 2:
-        return 1.0
-    k = min(k, len(keys) - 1)
-    found = [nearest(part, keys, k + 1, heads).distance[..., -1] for part in keys.split(_ROWS)]
-    median = float(torch.cat(found).median())  # the key itself is the first of k + 1
-    return median or 1.0
-
-
-def mixed(
-    model: Float[Tensor, "*batch token"], reference: Float[Tensor, "*batch token"], mix: float
-) -> Float[Tensor, "*batch token"]:
-    """`(1 − λ) p_model + λ p_ref`: the paper's, which its code does not have."""
-    return torch.lerp(model, reference, mix)
+    def _check(self) -> None:
+        sizes = {len(self.keys), len(self.labels), len(self.sources)}
+        if len(sizes) > 1:
+            raise BankError(
+                "The knn router's memory has not as many labels and sources as keys; build it again."
+            )
+        if (
+            len(self.labels)
+            and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.count
+        ):
+            raise BankError(
+                "The knn router's memory has a label that is no expert of this bank; build it again."
+            )
+        if len(self.keys) and self.keys.shape[1] % self.options.heads:
+            raise BankError(
+                f"The knn router cannot cut states of width {self.keys.shape[1]} into "
+                f"{self.options.heads} heads; choose a divisor."
+            )

@@ -14,6 +14,11 @@ ROUTERS: dict[str, str | type[Any]] = {
     "uniform": "lmoe_studio.routing.fixed:UniformRouter",
     "blend": "lmoe_studio.routing.fixed:BlendRouter",
     "arrow": "lmoe_studio.routing.arrow:ArrowRouter",
+    "mlp": "lmoe_studio.routing.mlp:MLPRouter",
+    "typed": "lmoe_studio.routing.typed:TypedRouter",
+    "tree": "lmoe_studio.routing.tree:TreeRouter",
+    "pre": "lmoe_studio.routing.pre:PreRouter",
+    "knn": "lmoe_studio.routing.knn:KnnRouter",
 }
 """The subclass of Router, or where it is: settings are read where there is no torch."""
 
@@ -46,10 +51,16 @@ def check_experts(kind: str, options: Mapping[str, Any], experts: tuple[str, ...
         found.check_experts(found.Options.model_validate(options), experts)
 
 
-def check_kind(kind: str, scope: str, *, learns: bool) -> None:
-    """Raise ConfigError where routers of a kind cannot stand so, or learn a threshold."""
+def check_kind(settings: Any) -> None:
+    """Raise ConfigError where routers of a kind cannot be as their settings say."""
+    kind, scope = settings.kind, settings.scope
     found = router_class(kind)
-    if learns and not found.learned:
+    for name, only in found.only.items():
+        if getattr(settings, name) != only:
+            raise ConfigError(
+                f"A router of kind '{kind}' has {name} {only or 'none'} and no other; leave it out."
+            )
+    if settings.learns_threshold and not found.learned:
         raise ConfigError(
             f"A router of kind '{kind}' learns nothing, so no threshold; set learned: false."
         )

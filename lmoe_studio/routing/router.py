@@ -6,7 +6,8 @@ A kind of router only says how it scores; pooling, activation, threshold and top
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,11 +32,18 @@ class TokenBatch:
     """False for padding."""
     steps: Int[Tensor, "batch seq"]
     """How many tokens the model had written before each; -1 for those of the prompt."""
+    types: Int[Tensor, "batch seq"] | None = None
+    """The type of each, where a router wants to know; see `types.py`."""
 
     def part(self, here: slice) -> "TokenBatch":
         """Some of the tokens of each row."""
+        types = None if self.types is None else self.types[:, here]
         return TokenBatch(
-            self.ids[:, here], self.positions[:, here], self.is_token[:, here], self.steps[:, here]
+            self.ids[:, here],
+            self.positions[:, here],
+            self.is_token[:, here],
+            self.steps[:, here],
+            types,
         )
 
 
@@ -50,6 +58,8 @@ class Reading:
     """The decoder block."""
     past: Mapping[str, Tensor] = field(default_factory=dict)
     """What the router kept here of earlier passes over the same texts; empty at first."""
+    computed: dict[str, Any] = field(default_factory=dict)
+    """What a router of all places computes once a pass."""
     known_shrink: Float[Tensor, "batch seq 1"] | None = None
 
     @cached_property
@@ -119,6 +129,8 @@ class RouterSpec:
     """Width of the hidden states it will read."""
     state: Mapping[str, Tensor]
     """Its tensors by name: those that were saved, or are made of the experts; empty for a new one."""
+    num_layers: int = 1
+    """Decoder blocks of the base model."""
 
 
 class NoOptions(Config):
@@ -133,10 +145,14 @@ class Router(nn.Module):
 
     learned: ClassVar[bool] = False
     """Whether it has parameters to train."""
+    reads: ClassVar[Literal["hidden", "ids"]] = "hidden"
+    """What its `d_in` is the width of: hidden states, or the vocabulary."""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "shared", "module", "tied")
     """Where such routers can stand."""
     reading: ClassVar[str] = "reads hidden states"
     """What it does with its input, for the message about another scope."""
+    only: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    """Settings that would mean nothing to it, and the one value that they can have."""
     Options: ClassVar[type[Config]] = NoOptions
     """What it is told besides what every router is told."""
 
@@ -207,6 +223,11 @@ class Router(nn.Module):
     def remembers(self) -> bool:
         """Whether it keeps something for the next pass over the same texts."""
         return self.settings.pool != "token"
+
+    @property
+    def token_types(self) -> Sequence[Any]:
+        """The types of tokens that it tells apart; see `types.py`."""
+        return ()
 
     def score(self, reading: Reading) -> Scores:
         """Logits from what may be read, and what is to be noted or kept of it."""

@@ -44,7 +44,8 @@ class RouterSettings(Config):
 
     kind: str = Field(
         default=LINEAR,
-        description="linear (learned), uniform, blend (fixed) or arrow; see docs/mechanisms.md.",
+        description="linear, mlp, typed, tree or pre (learned), knn, arrow, uniform or blend (fixed); "
+        "see docs/mechanisms.md.",
     )
     scope: Scope = Field(
         default="layer",
@@ -103,7 +104,7 @@ class RouterSettings(Config):
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
         if self.kind != LINEAR:
-            _or_value_error(lambda: check_kind(self.kind, self.scope, learns=self.learns_threshold))
+            _or_value_error(lambda: check_kind(self))
         if self.layer_code and self.scope != "tied":
             raise ValueError("a layer_code is for scope 'tied', where one router serves all layers")
         if self.threshold and self.activation == "identity":

@@ -1,176 +1,202 @@
-"""Experts in levels, each level's choice made under the one above (S'MoRE, arXiv 2504.06426).
+"""TreeRouter: experts in levels, general ones over special ones (S'MoRE, arXiv 2504.06426)."""
 
-A token has a query; a node of the top level is chosen by it, then one of the next level by the query
-and the chosen node's key, down to the leaves. With no activation between levels the published layer
-*is* a mixture of LoRAs, in which a node's weight is the sum over all paths that lead to it of the
-products along them. So here every node is an expert of the bank and has that weight: each level sums
-to 1.
-
-Levels are listed from the top. A branch is a node under one path of nodes above it: the branches of
-a level are `[…, top, …, node]`. Flat, all branches stand in one row, level after level.
-"""
-
-from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-Branches = list[Tensor]
-"""One tensor a level, `[…, top, …, node]`."""
+from lmoe_studio.config import Config, printable
+from lmoe_studio.errors import ConfigError, did_you_mean
+from lmoe_studio.routing.branches import (
+    LevelGate,
+    branch_logits,
+    choices,
+    flat,
+    node_logits,
+    node_weights,
+    shifted,
+    unflat,
+)
+from lmoe_studio.routing.parameters import Parameters
+from lmoe_studio.routing.router import Notes, Reading, Router, RouterSpec, Scores
+from lmoe_studio.routing.settings import RouterSettings
+
+_MOST_LEVELS, _MOST_BRANCHES = 6, 4096
 
 
-class LevelGate(NamedTuple):
-    """The parameters by which one level chooses."""
+class TreeLevel(Config):
+    """The experts of one level, and how many of them are taken under each one above."""
 
-    w1: Float[Tensor, "inner query"]
-    b1: Float[Tensor, " inner"]
-    w2: Float[Tensor, "key inner"]
-    b2: Float[Tensor, " key"]
-    keys: Float[Tensor, "node key"]
+    experts: tuple[str, ...] = Field(min_length=1)
+    fan_out: int | None = Field(default=None, ge=1, description="None takes all.")
+
+    @model_validator(mode="after")
+    def _has_enough(self) -> Self:
+        if (self.fan_out or 0) > len(self.experts):
+            raise ValueError(
+                f"a fan-out of {self.fan_out} needs as many experts, not {len(self.experts)}"
+            )
+        return self
 
 
-def branch_logits(
-    query: Float[Tensor, "*batch width"], gates: Sequence[LevelGate], *, cosine: bool = False
-) -> Branches:
-    """What each node says of itself under each path above it, `k_c · (W2 relu(W1 q + b1) + b2)`.
+class Tree(Config):
+    """What a tree router is told."""
 
-    q is the token's query with the keys of the path's nodes behind it. Its product with W1 is taken
-    part by part, so that no query is written out for every path.
+    levels: tuple[TreeLevel, ...] = Field(
+        min_length=1,
+        max_length=_MOST_LEVELS,
+        description="From the top. Every expert of the bank stands in one of them.",
+    )
+    gate: Literal["dot", "cosine"] = Field(
+        default="dot",
+        description="Cosine logits lie between -1 and 1; a lower temperature sharpens them.",
+    )
+    width: int = Field(default=32, ge=1, le=4096, description="Of a token's query.")
+    key: int = Field(default=32, ge=1, le=4096, description="Of a node's key.")
 
-    Args:
-        query: `D h + δ`.
-        gates: one a level, from the top.
-        cosine: both sides of the product at length 1, and keys at length 1 handed down (the
-            published noisy gate without its noise). Logits then lie between -1 and 1, and
-            `temperature` has to sharpen them: the published gate has none, and of two children none
-            gets less than 0.12.
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> Self:
+        names = [name for level in self.levels for name in level.experts]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"expert '{printable(twice)}' stands in the tree twice")
+        branches = sum(accumulate((len(level.experts) for level in self.levels), mul))
+        if branches > _MOST_BRANCHES:
+            raise ValueError(
+                f"these levels make {branches:,} branches, more than {_MOST_BRANCHES:,}; use "
+                "fewer levels, or fewer experts in them"
+            )
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Nodes of each level."""
+        return tuple(len(level.experts) for level in self.levels)
+
+    @property
+    def fan_outs(self) -> tuple[int, ...]:
+        """Nodes that are taken of each level."""
+        return tuple(level.fan_out or len(level.experts) for level in self.levels)
+
+
+class TreeRouter(Router):
+    """A node's logit is the logarithm of its share of the token, its weight what the best branches give it.
+
+    Each level's weights sum to 1. Where a plan changes the logits, what it added is added to the
+    node's logit under every path, and the token is routed anew: to close a branch is to bias its
+    node down, and what was below it goes elsewhere. A ban acts on weights, so on that node alone.
+
+    A new one starts even: with `dot` the last layer's weight is 0, with `cosine` all keys are alike.
     """
-    found, above = [], list[Tensor]()
-    for gate in gates:
-        keys = F.normalize(gate.keys, dim=-1) if cosine else gate.keys
-        own, *handed = gate.w1.split([query.shape[-1], *(one.shape[-1] for one in above)], dim=1)
-        inner = F.linear(query, own, gate.b1)
-        for key, part in zip(above, handed, strict=True):
-            inner = inner[..., None, :] + F.linear(key, part)
-        out = F.linear(inner.relu(), gate.w2, gate.b2)
-        found.append((F.normalize(out, dim=-1) if cosine else out) @ keys.T)
-        above.append(keys)
-    return found
+
+    learned = True
+    Options = Tree
+    only = MappingProxyType(
+        {"activation": "softmax", "pool": "token", "top_k": None, "threshold": None}
+    )
+
+    def __init__(self, spec: RouterSpec) -> None:
+        super().__init__(spec)
+        options, make = self.options, Parameters(spec)
+        self.query = make.linear("query", (options.width, spec.d_in))
+        self.query_bias = make.full("query_bias", (options.width,))
+        self.levels = nn.ModuleList(
+            _Level(make, depth, options) for depth in range(len(options.levels))
+        )
+        names = [name for level in options.levels for name in level.experts]
+        order = torch.tensor([names.index(name) for name in spec.experts])
+        self.register_buffer("order", order, persistent=False)
+        self.order: Tensor
+        """The node that each expert is."""
+        self.register_buffer("places", order.argsort(), persistent=False)
+        self.places: Tensor
+        """The expert that each node is."""
+
+    @classmethod
+    def saved_shapes(
+        cls,
+        settings: RouterSettings,
+        num_experts: int,  # noqa: ARG003
+        d_in: int | None,
+    ) -> dict[str, tuple[int | None, ...]]:
+        options = Tree.model_validate(settings.options)
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "query": (options.width, d_in), "query_bias": (options.width,)
+        }  # fmt: skip
+        for depth, level in enumerate(_gate_shapes(options)):
+            shapes |= {f"levels.{depth}.{name}": shape for name, shape in level.items()}
+        return shapes
+
+    @classmethod
+    def check_experts(cls, options: Tree, experts: tuple[str, ...]) -> None:
+        names = [name for level in options.levels for name in level.experts]
+        for name in names:
+            if name not in experts:
+                raise ConfigError(
+                    f"The tree of the router: no expert '{printable(name)}'; "
+                    f"{did_you_mean(name, experts)}"
+                )
+        left = next((name for name in experts if name not in names), None)
+        if left is not None:
+            raise ConfigError(
+                f"The tree of the router leaves out the expert '{printable(left)}'; put it into a level."
+            )
+
+    def score(self, reading: Reading) -> Scores:
+        query = F.linear(reading.hidden, self.query) * reading.shrink + self.query_bias
+        gates = [level.gate for level in self.levels if isinstance(level, _Level)]
+        branches = branch_logits(query, gates, cosine=self.options.gate == "cosine")
+        return Scores(self._by_expert(node_logits(branches)), {"branches": flat(branches)})
+
+    def decide(self, logits: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
+        sizes, temperature = self.options.sizes, self.settings.temperature
+        branches = unflat(notes["branches"], sizes)
+        change = logits.index_select(-1, self.places) - node_logits(branches)
+        changed = shifted(branches, change, sizes)
+        probs = node_weights(choices(changed, sizes, temperature))
+        weights = node_weights(choices(changed, self.options.fan_outs, temperature))
+        return self._by_expert(probs), self._by_expert(weights)
+
+    def _by_expert(self, nodes: Tensor) -> Tensor:
+        return nodes.index_select(-1, self.order)
 
 
-def flat(branches: Branches) -> Float[Tensor, "*batch branch"]:
-    """All branches in one row."""
-    return torch.cat([one.flatten(-depth) for depth, one in enumerate(branches, start=1)], dim=-1)
-
-
-def unflat(row: Float[Tensor, "*batch branch"], sizes: Sequence[int]) -> Branches:
-    """Branches from a row. `sizes`: nodes of each level, from the top."""
-    shapes = [tuple(sizes[:depth]) for depth in range(1, len(sizes) + 1)]
-    parts = row.split(list(accumulate(sizes, mul)), dim=-1)
-    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def shifted(
-    branches: Branches, change: Float[Tensor, "*batch node"], sizes: Sequence[int]
-) -> Branches:
-    """Branches with a number added to each node's logit, under every path: what a plan's bias does."""
-    parts = change.split(list(sizes), dim=-1)
+def _gate_shapes(options: Tree) -> list[dict[str, tuple[int, int] | tuple[int]]]:
+    """Of each level's parameters: its query has the keys of the levels above behind it."""
+    key = options.key
     return [
-        one + part.unflatten(-1, (*(1,) * depth, -1))
-        for depth, (one, part) in enumerate(zip(branches, parts, strict=True))
+        {
+            "w1": (key, options.width + depth * key),
+            "b1": (key,),
+            "w2": (key, key),
+            "b2": (key,),
+            "keys": (size, key),
+        }
+        for depth, size in enumerate(options.sizes)
     ]
 
 
-def choices(
-    branches: Branches, fan_outs: Sequence[int], temperature: float = 1.0
-) -> list[Float[Tensor, "..."]]:
-    """Under each path the shares of the `fan_out` best nodes: they sum to 1, the others have 0.
+class _Level(nn.Module):
+    """The parameters by which one level chooses."""
 
-    A softmax over all of which the best are kept and scaled to 1 (`switch`) is the softmax over the
-    best (`cosine`): the two published forms are one. A fan-out as large as its level keeps all
-    (`dense`, where the original ignores the fan-out).
-    """
-    found = []
-    for one, fan_out in zip(branches, fan_outs, strict=True):
-        scaled = one if temperature == 1 else one / temperature
-        if fan_out < one.shape[-1]:
-            top = scaled.topk(fan_out, dim=-1)
-            scaled = torch.full_like(scaled, -torch.inf).scatter(-1, top.indices, top.values)
-        found.append(scaled.softmax(dim=-1))
-    return found
+    def __init__(self, make: Parameters, depth: int, options: Tree) -> None:
+        super().__init__()
+        is_dot = options.gate == "dot"
+        for part, shape in _gate_shapes(options)[depth].items():
+            name = f"levels.{depth}.{part}"
+            if part == "keys":
+                made = make.uniform(name, shape, 0.0 if is_dot else 1.0, 1.0)
+            elif len(shape) == 1 or (part == "w2" and is_dot):
+                made = make.full(name, shape)
+            else:
+                made = make.linear(name, shape)
+            self.register_parameter(part, made)
 
-
-def along_paths(chosen: Sequence[Tensor]) -> list[Float[Tensor, "..."]]:
-    """The product of the shares along each path, level by level: `[…, top, …, node]`."""
-    return list(accumulate(chosen, lambda above, own: above[..., None] * own))
-
-
-def node_weights(chosen: Sequence[Tensor]) -> Float[Tensor, "*batch node"]:
-    """Each node's weight: its paths' products summed. Each level sums to 1."""
-    return torch.cat(
-        [
-            paths if not depth else paths.flatten(-depth - 1, -2).sum(dim=-2)
-            for depth, paths in enumerate(along_paths(chosen))
-        ],
-        dim=-1,
-    )
-
-
-def node_logits(branches: Branches) -> Float[Tensor, "*batch node"]:
-    """The logarithm of each node's weight before any is left out."""
-    found, above = [], None
-    for depth, one in enumerate(branches):
-        own = one.log_softmax(dim=-1)
-        paths = own if above is None else above[..., None] + own
-        found.append(paths.flatten(-depth - 1, -2).logsumexp(dim=-2) if depth else paths)
-        above = paths
-    return torch.cat(found, dim=-1)
-
-
-def switch_balance(branches: Branches, chosen: Sequence[Tensor]) -> Float[Tensor, " level"]:
-    """`N Σ_i f_i P_i` of each level, as published: every path that a token takes is counted.
-
-    f is the share of paths whose node has node i chosen under it, P the mean softmax there.
-    Balanced, it is the level's fan-out.
-    """
-    found = []
-    for one, kept, taken in _rows(branches, chosen):
-        load = (kept[taken] > 0).to(one.dtype).mean(dim=0)
-        found.append(one.shape[-1] * (load * one[taken].softmax(dim=-1).mean(dim=0)).sum())
-    return torch.stack(found)
-
-
-def variation_balance(branches: Branches, chosen: Sequence[Tensor]) -> Float[Tensor, " level"]:
-    """Squared coefficients of variation of the nodes' summed shares and of how often each is chosen.
-
-    What the published `cosine` gate is trained with (after arXiv 1701.06538); 0 when balanced.
-    """
-    found = []
-    for _, kept, taken in _rows(branches, chosen):
-        rows = kept[taken]
-        sums = rows.sum(dim=0), (rows > 0).to(rows.dtype).sum(dim=0)
-        found.append(sum(one.var() / (one.mean().square() + 1e-10) for one in sums))
-    return torch.stack(found)
-
-
-def _rows(branches: Branches, chosen: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Logits and shares of each level, `[…, path, node]`, and which paths are taken, `[…, path]`."""
-    found = []
-    above = [torch.ones_like(chosen[0][..., 0]), *along_paths(chosen)[:-1]]
-    for depth, (one, kept, paths) in enumerate(zip(branches, chosen, above, strict=True)):
-        if not depth:
-            found.append((one[..., None, :], kept[..., None, :], paths[..., None] > 0))
-        else:
-            found.append(
-                (
-                    one.flatten(-depth - 1, -2),
-                    kept.flatten(-depth - 1, -2),
-                    paths.flatten(-depth) > 0,
-                )
-            )
-    return found
+    @property
+    def gate(self) -> LevelGate:
+        return LevelGate(*(self.get_parameter(part) for part in LevelGate._fields))

@@ -1,6 +1,7 @@
 """Token types: which kind of token each one is, settled like the scopes of a plan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -48,6 +49,17 @@ def check_names(types: Sequence[TokenType]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"two types are called '{printable(twice)}'")
+
+
+def with_types(tokens: TokenBatch, types: Sequence[TokenType]) -> TokenBatch:
+    """Tokens that know their types, where there are types to know and nobody has said them.
+
+    Raises:
+        PlanError: see `compile_types`.
+    """
+    if not types or tokens.types is not None:
+        return tokens
+    return replace(tokens, types=compile_types([types] * len(tokens.ids), tokens))
 
 
 def compile_types(

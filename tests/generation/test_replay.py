@@ -69,7 +69,8 @@ def test_replayed_steps_write_and_record_what_plain_steps_do(router, name, tapes
     expected = write(studio, lambda row, _: plans[row], recording=plain)
     found = write(studio, lambda row, _: plans[row], tapes, recording=replayed)
     assert found == expected
-    assert tapes.replays == STEPS - 1
+    is_remembered = router.pool != "token" or router.kind == "pre"  # between passes
+    assert tapes.replays == (0 if is_remembered else STEPS - 1)
     for part in ("logits", "probs", "router_weights", "weights", "contributions"):
         for one, other in zip(plain._routing, replayed._routing, strict=True):
             mine, theirs = getattr(one, part), getattr(other, part)

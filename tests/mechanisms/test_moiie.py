@@ -7,7 +7,7 @@ from mechanisms.vectors import EXACT, cases, same
 from lmoe_studio.routing.balance import BalanceGroup, group_balance
 from lmoe_studio.routing.gates import activated, largest
 from lmoe_studio.routing.losses import load_balancing_loss
-from lmoe_studio.routing.typed import typed_logits
+from lmoe_studio.routing.typed import typed_scores
 
 CASES = ["n4", "n8"]
 
@@ -15,7 +15,7 @@ CASES = ["n4", "n8"]
 def routed(case):
     inputs = cases("moiie")[case]["inputs"]
     types, weight, allowed = inputs["types"], inputs["weight"], inputs["allowed"]
-    logits = typed_logits(inputs["hidden"], types, weight, torch.zeros_like(weight[..., 0]))
+    logits = typed_scores(inputs["hidden"], types, weight)
     probs = activated(logits, allowed=allowed[types])
     return inputs, logits, probs, largest(probs, inputs["top_k"])
 

@@ -4,13 +4,20 @@ import pytest
 import torch
 from mechanisms.vectors import cases, same
 
-from lmoe_studio.routing.knn import mixed, nearest, usual_temperature, vote_logits, votes
+from lmoe_studio.routing.neighbours import (
+    mixed,
+    nearest,
+    squared_distances,
+    usual_temperature,
+    vote_logits,
+    votes,
+)
 
 INPUTS, EXPECTED = cases("rtd")["inputs"], cases("rtd")["outputs"]
 
 
 def voted(heads):
-    near = nearest(INPUTS["query"], INPUTS["keys"], INPUTS["k"], heads)
+    near = nearest(squared_distances(INPUTS["query"], INPUTS["keys"], heads), INPUTS["k"])
     return near, votes(near, INPUTS["values"], INPUTS["labels"], INPUTS["temperature"])
 
 
@@ -36,13 +43,13 @@ def test_the_mixture_with_a_language_model():
 
 
 def test_a_far_query_still_votes():
-    near = nearest(INPUTS["query"] + 1e4, INPUTS["keys"], 5)
+    near = nearest(squared_distances(INPUTS["query"] + 1e4, INPUTS["keys"]), 5)
     shares = votes(near, INPUTS["values"], INPUTS["labels"], 2.0)
     torch.testing.assert_close(shares.sum(-1), torch.ones(3, 1).double())
 
 
 def test_a_memory_may_be_smaller_than_k():
-    near = nearest(INPUTS["query"], INPUTS["keys"][:2], 5)
+    near = nearest(squared_distances(INPUTS["query"], INPUTS["keys"][:2]), 5)
     assert near.key.shape == (3, 1, 2)
     assert usual_temperature(INPUTS["keys"][:1], 5) == 1
     assert usual_temperature(INPUTS["keys"][:1].repeat(4, 1), 2) == 1  # all alike

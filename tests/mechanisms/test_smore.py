@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mechanisms.vectors import EXACT, cases, same
 
-from lmoe_studio.routing.tree import (
+from lmoe_studio.routing.branches import (
     LevelGate,
     along_paths,
     branch_logits,

@@ -7,8 +7,8 @@ from lmoe_studio.errors import ConfigError
 from lmoe_studio.routing.arrow import prototype
 from lmoe_studio.routing.gates import activated, largest
 from lmoe_studio.routing.losses import load_balancing_loss, router_z_loss, skill_loss
-from lmoe_studio.routing.registry import ROUTERS
-from lmoe_studio.routing.router import inverse_rms
+from lmoe_studio.routing.registry import ROUTERS, router_class
+from lmoe_studio.routing.router import Router, inverse_rms
 from lmoe_studio.routing.settings import RouterSettings
 
 
@@ -58,7 +58,8 @@ def test_the_registry_names_what_there_is():
     ]:
         with pytest.raises(ConfigError, match=message):
             RouterSettings.parse(values, source="router")
-    assert set(ROUTERS) == {"linear", "uniform", "blend", "arrow"}
+    for kind in ROUTERS:
+        assert issubclass(router_class(kind), Router)
 
 
 def test_settings_say_what_is_wrong_with_them():
