@@ -220,11 +220,6 @@ class Router(nn.Module):
         return self.settings.pool == "prompt"
 
     @property
-    def remembers(self) -> bool:
-        """Whether it keeps something for the next pass over the same texts."""
-        return self.settings.pool != "token"
-
-    @property
     def token_types(self) -> Sequence[Any]:
         """The types of tokens that it tells apart; see `types.py`."""
         return ()

@@ -30,7 +30,6 @@ class FadingRouter(Router):
     scopes = ("layer", "tied")
     reading = "goes through a text in each layer"
     Options = Fading
-    remembers = True
 
     def __init__(self, spec: RouterSpec) -> None:
         super().__init__(spec)
