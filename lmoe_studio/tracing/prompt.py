@@ -44,7 +44,7 @@ def record_prompt(
         plan: what to change about the routing.
         alternatives: how many of the likeliest tokens to note for each position.
         contributions: also note how much each expert added.
-        piece: tokens of one forward pass; None suits the device.
+        piece: tokens of one forward pass, where the text may be cut; None suits the device.
         turn: entered for each forward pass.
         on_progress: hears after each pass how many tokens are read, and of how many.
         should_stop: asked after each pass.
@@ -55,6 +55,7 @@ def record_prompt(
     """
     device = next(model.parameters()).device
     piece = piece or (_PIECE_ON_CPU if device.type == "cpu" else _PIECE_ELSEWHERE)
+    piece = len(ids) if model.reads_whole_prompts else piece
     batch = torch.tensor([ids], device=device)
     settled = settle_prompt(plan, texts, ids) if isinstance(plan, RoutingPlan) else plan
     ran_under = plan if isinstance(plan, RoutingPlan) else None

@@ -26,8 +26,13 @@ def recorded(studio, **options):
 
 def assert_alike(one, other, count):
     """The same in the first `count` tokens, but for the last digits and the name."""
-    for name in (field.name for field in fields(one)):
-        a, b = getattr(one, name), getattr(other, name)
+    assert one.notes.keys() == other.notes.keys()
+    pairs = {name: (one.notes[name], other.notes[name]) for name in one.notes}
+    pairs |= {
+        field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(one)
+    }
+    del pairs["notes"]
+    for name, (a, b) in pairs.items():
         if isinstance(a, np.ndarray) and a.dtype.kind == "f":
             np.testing.assert_allclose(a[:count], b[:count], err_msg=name, **ONE_PASS)
         elif isinstance(a, np.ndarray) or name in ("tokens", "alternative_tokens"):
