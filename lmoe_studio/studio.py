@@ -56,6 +56,7 @@ from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
 from lmoe_studio.tracing.prompt import record_prompt
 from lmoe_studio.tracing.recorder import settle_prompt
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
+from lmoe_studio.tracing.text_blend import text_blend
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 
@@ -518,6 +519,30 @@ class Studio:
             return merge_and_check(
                 self.model, self.tokenizer, as_blend(blend), Path(out), rank=rank, full=full
             )
+
+    def blend_for(self, prompt: str, *, chat: bool = False) -> RoutingPlan:
+        """One set of weights a block for a prompt, as `fold`, `merge` and every `plan` take it.
+
+            studio.merge(studio.blend_for("Count the users."), "counting")
+
+        Under a router that decides once for a prompt (`pool: prompt`, or `prefix` for the tokens
+        after it) this plan changes nothing, except where the routers of one block differ (scope
+        `module`). Under any other the weights are the mean over the prompt's tokens.
+
+        Args:
+            prompt: as for `generate`.
+            chat: likewise.
+
+        Raises:
+            TextError, ContextLengthError: as for `generate`.
+            PlanError: a block's weights are none that a plan can give; or a blend is folded.
+        """
+        ids = self._author.read_prompt(prompt, chat=chat)
+        with self._live_experts():
+            trace = record_prompt(
+                self.model, self._texts, ids, alternatives=0, turn=self._one_at_a_time
+            )
+        return text_blend(trace, router=self.bank.router, num_layers=self.model.num_layers)
 
     @contextmanager
     def fold(self, plan: PlanLike, *, everywhere: bool = False) -> Iterator[None]:

@@ -3,12 +3,15 @@
 import json
 
 import pytest
+import torch
 from peft import PeftModel
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
+from tolerances import ONE_PASS
 from transformers import AutoModelForCausalLM
 
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.studio import Studio
 from lmoe_studio.tracing.files import load_trace
 
 
@@ -70,6 +73,23 @@ def test_merge_writes_an_adapter_that_plain_peft_loads(lmoe, base, bank, tmp_pat
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(out))
 
 
+@pytest.mark.parametrize(
+    "line", [["merge"], ["export"], ["export", "--format", "full"]], ids=" ".join
+)
+def test_the_blend_of_a_prompt_is_written_as_any_other(lmoe, base, bank, tmp_path, line):
+    out = tmp_path / "blended"
+    code, _, err = lmoe(*line, bank, "--blend-for", "SELECT a", "--out", out)
+    assert code == 0, err
+    studio = Studio.load(bank, device="cpu")
+    ids = torch.arange(3, 12)[None]
+    found = AutoModelForCausalLM.from_pretrained(out if "full" in line else base)
+    if "full" not in line:
+        found = PeftModel.from_pretrained(found, str(out))
+    with torch.no_grad():
+        expected = studio.model(ids, plan=studio.blend_for("SELECT a")).logits
+        torch.testing.assert_close(found(ids).logits, expected, **ONE_PASS)
+
+
 def test_merge_states_the_error_of_each_module_at_a_low_rank(lmoe, bank, tmp_path):
     out = tmp_path / "low"
     code, _, err = lmoe("merge", bank, "--blend", "sql=.6,math=.4", "--rank", 3, "--out", out)
@@ -101,6 +121,8 @@ def test_merge_writes_a_whole_model(lmoe, bank, tmp_path):
         (["generate", "--prompt", "x", "--chat"], "has no chat template"),
         (["generate", "--prompt", "x", "--out", "t.xlsx"], "end the name in .parquet"),
         (["merge", "--out", "x"], "Give either --blend"),
+        (["merge", "--out", "x", "--blend", "sql=1", "--blend-for", "a"], "Give either --blend"),
+        (["merge", "--out", "x", "--blend-for", " "], "The prompt is blank"),
         (["merge", "--out", "x", "--blend", "sql"], "write NAME=WEIGHT"),
         (["merge", "--out", "x", "--blend", "sql=0"], "All weights of the blend are zero"),
         (["merge", "--out", "x", "--blend", "sql=nan"], "weight of 'sql' is nan"),

@@ -62,8 +62,9 @@ def _run(
     plan_of_row = [plan for each in plans for plan in each]
     width, cache = ids.shape[1], None
     losses = torch.zeros(len(rows), max(0, width - 1))
-    for start in range(0, width - 1, _WINDOW):
-        stop = min(start + _WINDOW, width)
+    window = width if model.reads_whole_prompts else _WINDOW
+    for start in range(0, width - 1, window):
+        stop = min(start + window, width)
         with turn:
             output = model(
                 rows[:, start:stop],

@@ -8,7 +8,7 @@ import typer
 
 from lmoe_studio.cli.console import say, waiting
 from lmoe_studio.cli.destination import require_new_folder
-from lmoe_studio.cli.options import read_blend
+from lmoe_studio.cli.options import BlendFor, read_blend
 from lmoe_studio.cli.text_input import read_text
 from lmoe_studio.errors import ConfigError
 
@@ -34,6 +34,7 @@ def _export(
     plan: Annotated[
         Path | None, typer.Option(help="Instead of them: a plan that fixes all weights.")
     ] = None,
+    blend_for: BlendFor = None,
     form: Annotated[
         _Form,
         typer.Option(
@@ -49,27 +50,37 @@ def _export(
     from lmoe_studio.exporting import export_blend
     from lmoe_studio.routing.plan import RoutingPlan
 
-    if sum(one is not None for one in (expert, blend, plan)) != 1:
+    if sum(one is not None for one in (expert, blend, plan, blend_for)) != 1:
         raise ConfigError(
             "Other engines have no router, whose weights depend on the token; give one of "
-            "--expert NAME, --blend NAME=WEIGHT,… and --plan FILE."
+            "--expert NAME, --blend NAME=WEIGHT,…, --plan FILE and --blend-for PROMPT."
         )
+    asked = expert if blend is None else read_blend(blend)
     if plan is not None:
         asked = RoutingPlan.from_json(read_text(plan), source=str(plan))
-    else:
-        asked = expert if expert is not None else read_blend(blend or "")
     require_new_folder(out)
     with waiting() as tell:
-        if form is _Form.full:
+        studio = None
+        if form is _Form.full or asked is None:
             from lmoe_studio.studio import Studio
 
             studio = Studio.load(bank, on_progress=tell)
+            asked = studio.blend_for(blend_for or "") if asked is None else asked
+        if form is _Form.full:
+            assert studio is not None
             tell("Writing the model")
             whole = {asked: 1.0} if isinstance(asked, str) else asked
             made = studio.merge(whole, out, rank=rank, full=True)
         else:
             tell(f"Writing {out}")
-            made = export_blend(load_bank(bank), asked, out, form=form.value, rank=rank)
+            made = export_blend(
+                studio.bank if studio else load_bank(bank),
+                asked,
+                out,
+                form=form.value,
+                rank=rank,
+                config=studio and studio.base.model.config,
+            )
     worst = max(made.errors.values())
     lost = f"; the largest relative error of a layer is {worst:.2g}" if worst else ""
     say(f"Wrote {out}: rank {made.rank}{lost}.")

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lmoe_studio.cli.console import messages, say, waiting
 from lmoe_studio.cli.destination import require_new_folder
-from lmoe_studio.cli.options import Base, Device, read_blend
+from lmoe_studio.cli.options import Base, BlendFor, Device, read_blend
 from lmoe_studio.cli.text_input import read_text
 from lmoe_studio.errors import ConfigError
 
@@ -28,6 +28,7 @@ def _merge(
     plan: Annotated[
         Path | None, typer.Option(help="Instead of --blend: a plan that fixes all weights.")
     ] = None,
+    blend_for: BlendFor = None,
     rank: Annotated[int | None, typer.Option(help="At most this; left out, exact.")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Write the base model with the blend in its weights.")
@@ -39,15 +40,18 @@ def _merge(
     from lmoe_studio.routing.plan import RoutingPlan
     from lmoe_studio.studio import Studio
 
-    if (blend is None) == (plan is None):
-        raise ConfigError("Give either --blend, for example sql=.6,french=.4, or --plan FILE.")
+    if sum(one is not None for one in (blend, plan, blend_for)) != 1:
+        raise ConfigError(
+            "Give either --blend, for example sql=.6,french=.4, or --plan FILE, or --blend-for PROMPT."
+        )
+    asked = read_blend(blend) if blend is not None else None
     if plan is not None:
         asked = RoutingPlan.from_json(read_text(plan), source=str(plan))
-    else:
-        asked = read_blend(blend or "")
     require_new_folder(out)
     with waiting() as tell:
         studio = Studio.load(bank, base=base, device=device, on_progress=tell)
+        if asked is None:
+            asked = studio.blend_for(blend_for or "")
         tell("Merging")
         result = studio.merge(asked, out, rank=rank, full=full)
     worst = max(result.errors, key=lambda name: result.errors[name])

@@ -15,6 +15,12 @@ Quantize = Annotated[
     Literal["4bit", "8bit"] | None,
     typer.Option(help="Keep the base model's linear layers in 4 or 8 bits."),
 ]
+BlendFor = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of them: a prompt, whose tokens the bank's router gives the weights."
+    ),
+]
 
 
 def read_blend(given: str) -> dict[str, float]:

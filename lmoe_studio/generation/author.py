@@ -186,7 +186,7 @@ class Author:
         self, prompt: str, reference: str, plans: Mapping[str, RoutingPlan | None], *, chat: bool
     ) -> dict[str, float]:
         """Log-probability of a reference text after the prompt, under each plan."""
-        before = self._read_prompt(prompt, chat=chat)
+        before = self.read_prompt(prompt, chat=chat)
         after = self._ids.continuing(one_text(reference, "The reference"))
         if len(before) + len(after) > self._context_length:
             raise ContextLengthError(len(before), self._context_length, len(after))
@@ -216,7 +216,7 @@ class Author:
         """The tokens of the prompt, and those that were written after it already."""
         if past is None:
             chat, new_tokens = options.chat, options.max_new_tokens
-            return self._read_prompt(prompt, chat=chat, new_tokens=new_tokens), []
+            return self.read_prompt(prompt, chat=chat, new_tokens=new_tokens), []
         check_past(
             past,
             self._model,
@@ -226,7 +226,8 @@ class Author:
         )
         return split_past(past)
 
-    def _read_prompt(self, prompt: object, *, chat: bool, new_tokens: int = 0) -> list[int]:
+    def read_prompt(self, prompt: object, *, chat: bool, new_tokens: int = 0) -> list[int]:
+        """The tokens of a prompt. Raises TextError, ContextLengthError."""
         prompt = one_text(prompt, "The prompt")
         if not prompt.strip():
             raise TextError("The prompt is blank; type or paste something to continue.")
