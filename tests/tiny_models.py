@@ -160,8 +160,8 @@ def random_memory(
     """Twelve examples of a knn router, and a temperature of their distances' size."""
     return {
         f"{key}.keys": torch.randn(12, d_in, generator=generator),
-        f"{key}.labels": torch.arange(12) % experts,
-        f"{key}.sources": torch.arange(12),
+        f"{key}.labels": torch.arange(12.0) % experts,
+        f"{key}.sources": torch.arange(12.0),
         f"{key}.usual_temperature": torch.tensor([float(d_in)]),
     }
 
@@ -180,11 +180,6 @@ ROUTERS = [
     RouterSettings(kind="uniform"),
     RouterSettings(kind="blend", blend={"sql": 0.6, "math": 0.4}),
     RouterSettings(kind="arrow", scope="module", top_k=2),
-    RouterSettings(kind="mlp", scope="module", activation="sigmoid", threshold=Threshold()),
-    RouterSettings(
-        kind="mlp", scope="tied", layer_code=4, activation="identity", pool="prefix",
-        options={"form": "relu"},
-    ),
     RouterSettings(
         kind="typed", top_k=1,
         options={
@@ -203,7 +198,6 @@ ROUTERS = [
         },
     ),
     RouterSettings(kind="knn", options={"k": 5, "heads": 2}),
-    RouterSettings(kind="pre", scope="shared", options={"width": 8}),
     RouterSettings(kind="pre", scope="tied", pool="prefix", options={"width": 8}),
 ]  # fmt: skip
 

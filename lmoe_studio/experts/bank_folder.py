@@ -64,9 +64,9 @@ class BankFolder:
             return _plain_object(file.read(), name)
 
     def tensors(self, name: str) -> tuple[dict[str, Tensor], object]:
-        """Tensors of one or two axes, and what their file says of itself."""
+        """Tensors of one to three axes, and what their file says of itself."""
         with self._naming_the_bank(), self._open(name, _MAX_ROUTER_BYTES) as file:
-            header = read_header(file, name, axes=(1, 2))
+            header = read_header(file, name, axes=(1, 2, 3))
             self._confirm(file, name)
             return load_tensors(file, header, name), header.metadata
 

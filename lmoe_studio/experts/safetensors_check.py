@@ -174,7 +174,9 @@ def _check_entry(
             f"{', '.join(BYTES_PER_VALUE)} was expected; convert it to one of them."
         )
     if len(shape) not in axes or not all(_is_count(n) and n > 0 for n in shape):
-        expected = "a matrix of [rows, columns]" + (" or a vector" if 1 in axes else "")
+        expected = "a matrix of [rows, columns]"
+        if 1 in axes:
+            expected += ", a vector or a stack of matrices"
         raise AdapterError(
             f"{name} holds the tensor {show(key)} with shape {show(shape)} where {expected} was "
             f"expected; take the file of another adapter or bank."

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from lmoe_studio.architecture import decoder_blocks, reads_on_singly
-from lmoe_studio.errors import AdapterError, LMoEError, PlanError
+from lmoe_studio.errors import AdapterError, LMoEError, PlanError, TextError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import BankLayer
@@ -261,6 +261,11 @@ class MixtureModel(nn.Module):
             squares={} if record and contributions else None,
             past=past or {},
         )
+        if embeddings is not None and cast(Router, self.routers[0]).reads == "ids":
+            raise TextError(
+                "The router reads token ids, and the model is called with embeddings of tokens only; "
+                "give input_ids."
+            )
         is_idle = self.folded is not None and not record  # then nobody needs to know the routing
         if self.bank.router.scope == "shared" and not is_idle:
             if embeddings is None:

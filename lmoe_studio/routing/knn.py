@@ -33,7 +33,7 @@ class KnnRouter(Router):
     """`z = log p`, with p the vote of the examples whose states are nearest to `rms(h)`.
 
     So a softmax at temperature 1 gives the vote back. Its memory is made of labelled examples
-    (`training/memory.py`); without one it is even.
+    (`training/memory.py`); without one it is even. Files hold its integers as floats.
     """
 
     Options = Knn
@@ -72,7 +72,7 @@ class KnnRouter(Router):
         }
 
     def saved(self) -> dict[str, Tensor]:
-        return dict(self.named_buffers())
+        return dict(self.named_buffers()) if len(self.keys) else {}
 
     def score(self, reading: Reading) -> Scores:
         normal = reading.normal

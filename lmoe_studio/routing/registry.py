@@ -60,6 +60,11 @@ def check_kind(settings: Any) -> None:
             raise ConfigError(
                 f"A router of kind '{kind}' has {name} {only or 'none'} and no other; leave it out."
             )
+    if settings.learns_threshold and found.reads == "ids":
+        raise ConfigError(
+            f"A router of kind '{kind}' reads no hidden states, of which a threshold is learned; "
+            "set learned: false."
+        )
     if settings.learns_threshold and not found.learned:
         raise ConfigError(
             f"A router of kind '{kind}' learns nothing, so no threshold; set learned: false."

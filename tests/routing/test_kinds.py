@@ -72,7 +72,8 @@ def test_a_new_router_is_even_over_what_it_may_use(settings):
 
 @pytest.mark.parametrize("settings", NEW, ids=str)
 def test_what_is_saved_has_the_shapes_that_are_announced(settings):
-    router = make(settings)
+    memory = {"keys": torch.ones(3, 6), "labels": torch.arange(3), "sources": torch.arange(3)}
+    router = make(settings, memory if settings.kind == "knn" else {})
     shapes = router.saved_shapes(settings, len(EXPERTS), 6)
     saved = router.saved()
     assert saved.keys() == shapes.keys()
