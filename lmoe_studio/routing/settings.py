@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lmoe_studio.config import Config
 from lmoe_studio.errors import ConfigError
+from lmoe_studio.routing.presets import Preset, with_preset
 from lmoe_studio.routing.registry import check_kind, checked_options
 
 Scope = Literal["layer", "shared", "module", "tied"]
@@ -42,6 +43,13 @@ class Threshold(Config):
 class RouterSettings(Config):
     """What every kind of router is told, and the options of its own kind."""
 
+    preset: Preset | None = Field(
+        default=None,
+        exclude=True,
+        description="A published mechanism by name, for all that is not said otherwise here; see "
+        "docs/mechanisms.md.",
+    )
+    """Never there afterwards: it has become the other settings."""
     kind: str = Field(
         default=LINEAR,
         description="linear, mlp, typed, tree or pre (learned), knn, arrow, uniform or blend (fixed); "
@@ -82,6 +90,13 @@ class RouterSettings(Config):
         validate_default=True,
         description="What this kind of router alone is told, such as the weights of a blend.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_is_what_it_stands_for(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "preset" not in values:
+            return values
+        return _or_value_error(lambda: with_preset(values))
 
     @model_validator(mode="before")
     @classmethod

@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, SkipValidation, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SkipValidation,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lmoe_studio.config import EMBEDDED_BASE, Composition, Config, Quantize
+from lmoe_studio.errors import ConfigError
+from lmoe_studio.routing.presets import PRESETS, with_preset
 from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.sources.named import DatasetSource, Source, as_source, source_value
 
+OF_SHARES = ("balance_loss", "z_loss", "skill_loss")
+"""Losses that ask something of shares; weights by activation identity are none."""
 _OWN_OF_A_BANK = ("rank", "alpha", "target_modules", "composition")
 EXPERT_NAME = r"^[\w][\w.+-]{0,79}$"
 
@@ -135,7 +147,11 @@ class TrainingConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to this.")
 
     balance_loss: float = Field(
-        default=0.01, ge=0, description="Weight of the load-balancing loss."
+        default=0.01,
+        ge=0,
+        description="Weight of the load-balancing loss. Under a router with activation identity, "
+        "whose weights are no shares, this and the next two are 0 unless they are given here; then "
+        "they are taken of a softmax of its logits.",
     )
     z_loss: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
     skill_loss: float = Field(
@@ -183,6 +199,24 @@ class TrainingConfig(Config):
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of everything that is drawn.")
+
+    @field_validator("router", mode="before")
+    @classmethod
+    def _preset_is_over_the_skills(cls, router: Any, info: ValidationInfo) -> Any:
+        """Some presets name the experts, which are the skills."""
+        if not isinstance(router, dict) or "skills" not in info.data:
+            return router
+        try:
+            return with_preset(router, [skill.name for skill in info.data["skills"]])
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_of_shares_are_for_shares(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or _activation(values.get("router")) != "identity":
+            return values
+        return dict.fromkeys(OF_SHARES, 0.0) | values
 
     @model_validator(mode="after")
     def _skills_have_names_of_their_own(self) -> Self:
@@ -237,6 +271,16 @@ class TrainingConfig(Config):
     @property
     def steps_between_checkpoints(self) -> int:
         return self.checkpoint_every or max(5, self.steps // 10)
+
+
+def _activation(router: Any) -> Any:
+    """Of a router's settings, checked ones or not yet."""
+    if isinstance(router, RouterSettings):
+        return router.activation
+    if not isinstance(router, dict):
+        return None
+    preset = next((PRESETS[name] for name in PRESETS if name == router.get("preset")), {})
+    return router.get("activation", preset.get("activation"))
 
 
 def _placed(source: Source, folder: Path) -> Source:

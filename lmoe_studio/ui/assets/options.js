@@ -25,6 +25,7 @@ function take(given) {
 
 function changed(key, value) {
   state.values[key] = value;
+  Object.assign(state.values, SETUP.fills[key]?.[value]);
   if (key in SETUP.presets[0].values) state.preset = "";
   show();
   pass();

@@ -6,6 +6,8 @@ from typing import Any
 import gradio as gr
 
 from lmoe_studio.config import EMBEDDED_BASE
+from lmoe_studio.routing.presets import PRESETS as ROUTER_PRESETS
+from lmoe_studio.training.config import OF_SHARES
 from lmoe_studio.ui.components.drawn import build_drawn
 from lmoe_studio.ui.training.options import Option, shown_values, training_options
 from lmoe_studio.ui.training.presets import PRESETS
@@ -27,6 +29,7 @@ def build_training_options(**kwargs: Any) -> gr.HTML:
             {"title": title, "options": list(map(_field, group))} for title, group in groups
         ],
         "offered": _OFFERED,
+        "fills": {"router.preset": router_presets()},
     }
     return build_drawn("options", setup=setup, answers=("imported",), **kwargs)
 
@@ -44,6 +47,18 @@ def _field(option: Option) -> dict[str, Any]:
     return {
         name: value for name, value in field.items() if value not in ((), False) or name == "usual"
     }
+
+
+def router_presets() -> dict[str, dict[str, Any]]:
+    """What each preset of a router makes of the other fields: it shows what it stands for."""
+    fields = [option.key for option in training_options() if option.path[0] == "router"]
+    found = {}
+    for name, settings in ROUTER_PRESETS.items():
+        shown = shown_values({"router": settings})
+        found[name] = {key: shown[key] for key in fields if key != "router.preset"}
+        if settings.get("activation") == "identity":
+            found[name] |= dict.fromkeys(OF_SHARES, 0)
+    return found
 
 
 def show_options(config: dict[str, Any], *, serial: str) -> dict[str, Any]:
