@@ -233,7 +233,7 @@ def _write(bank: ExpertBank, folder: Path, dtype: torch.dtype | None, card: str 
             expert.adapter, folder / "experts" / expert.name, base=bank.base.id, dtype=dtype
         )
     if bank.router_state:
-        state = {name: tensor.contiguous() for name, tensor in bank.router_state.items()}
+        state = {n: tensor.float().contiguous() for n, tensor in bank.router_state.items()}
         save_file(state, folder / ROUTER)
     elif router_class(bank.router.kind).learned:
         save_file({}, folder / ROUTER, _UNTRAINED)

@@ -10,9 +10,7 @@ from typing import Any, Literal
 from lmoe_studio.errors import ConfigError, did_you_mean
 
 Settings = Mapping[str, Any]
-Preset = Literal[
-    "wemoe", "e-wemoe", "moa-soft", "moa-sparse", "moiie", "smore", "read-me", "rtd"
-]
+Preset = Literal["wemoe", "e-wemoe", "moa-soft", "moa-sparse", "moiie", "smore", "read-me", "rtd"]
 
 _WEMOE = {
     "kind": "mlp",
@@ -63,14 +61,15 @@ def with_preset(given: Settings, experts: Sequence[str] | None = None) -> dict[s
     name = given.get("preset")
     if name is None or name == "":
         return own
-    if not isinstance(name, str) or name not in PRESETS:
+    settings = next((settings for known, settings in PRESETS.items() if known == name), None)
+    if settings is None:
         raise ConfigError(f"There is no preset {name!r:.80}; {did_you_mean(str(name), PRESETS)}")
-    values = dict(PRESETS[name])
+    values = dict(settings)
     if own.get("kind", values["kind"]) != values["kind"]:
         values.pop("options", None)
         return values | own
     values["options"] = values.get("options", {})
-    make = _OF_EXPERTS.get(name)
+    make = _OF_EXPERTS.get(str(name))
     if make and not own.get("options"):
         if experts is None:
             raise ConfigError(

@@ -279,7 +279,7 @@ def _activation(router: Any) -> Any:
         return router.activation
     if not isinstance(router, dict):
         return None
-    preset = next((PRESETS[name] for name in PRESETS if name == router.get("preset")), {})
+    preset = next((own for name, own in PRESETS.items() if name == router.get("preset")), {})
     return router.get("activation", preset.get("activation"))
 
 

@@ -51,7 +51,7 @@ def test_a_tree_is_made_of_the_skills():
 @pytest.mark.parametrize("name", ["moa-spars", 3, ["moa-soft"], {"a": 1}])
 def test_an_unknown_preset_is_one_sentence(name):
     for parse in (config, lambda given: RouterSettings.parse(given, source="router")):
-        with pytest.raises(ConfigError, match="no preset .*moa-sparse") as error:
+        with pytest.raises(ConfigError, match=r"no preset .*moa-sparse") as error:
             parse({"preset": name})
         assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="did you mean 'moa-sparse'"):
