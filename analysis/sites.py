@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.cells import cells_of
 from analysis.frames import RoutingLike, as_list, categories, token_columns
+
+_KEYS = ("label", "phase", "token_id", "token", "special")
+_ROUNDING = 1e-3
 
 
 class NotedLike(RoutingLike, Protocol):
@@ -67,6 +71,39 @@ def active_experts(frame: pd.DataFrame, *, by: Sequence[str] = ("layer", "phase"
     ).reset_index()
 
 
+def count_experts(frame: pd.DataFrame) -> pd.DataFrame:
+    """A site frame of a routing frame, such as one of a corpus: without what routers noted.
+
+    Args:
+        frame: a routing frame; needs expert, weight and what tells its cells apart.
+
+    Returns:
+        One row for each position × layer (× module): the columns of the frame that do not differ
+        between experts, as far as it has them, active and mass as in `site_frame`.
+    """
+    keep = [name for name in _KEYS if name in frame]
+    cells = cells_of(frame, keep=keep)
+    active, mass = (cells.weights != 0).sum(axis=1), cells.weights.sum(axis=1)
+    return cells.keys.assign(active=active.astype(np.int16), mass=mass.astype(np.float32))
+
+
+def says_something(active: NDArray[Any], mass: NDArray[Any]) -> bool:
+    """Whether numbers of experts and sums of weights are worth a look.
+
+    They are not where each token has as many experts as any other and all weights sum to 1, as of a
+    softmax, with a top-k or without.
+    """
+    if not active.size:
+        return False
+    return bool((np.abs(mass - 1) > _ROUNDING).any() or active.min() != active.max())
+
+
+def type_names(trace: NotedLike) -> list[str]:
+    """Names of the token types by number; 0 is what none claims."""
+    options = json.loads(trace.router or "{}").get("options", {})
+    return ["other", *(one["name"] for one in options.get("types", []))]
+
+
 def _site_rows(trace: NotedLike, sequence: int, special_tokens: bool) -> pd.DataFrame:
     positions, sites, _ = trace.routing_weights.shape
     columns = token_columns(trace, sequence, sites)
@@ -80,12 +117,6 @@ def _site_rows(trace: NotedLike, sequence: int, special_tokens: bool) -> pd.Data
     columns["mass"] = trace.routing_weights.sum(axis=-1).ravel()
     for name, values in trace.notes.items():
         first = values.reshape(positions, sites, -1)[:, :, 0].ravel()
-        columns[name] = categories(first, _type_names(trace)) if name == "type" else first
+        columns[name] = categories(first, type_names(trace)) if name == "type" else first
     frame = pd.DataFrame(columns)
     return frame if special_tokens else frame[~frame["special"]].reset_index(drop=True)
-
-
-def _type_names(trace: NotedLike) -> list[str]:
-    """Of the token types by number; 0 is what none claims."""
-    options = json.loads(trace.router or "{}").get("options", {})
-    return ["other", *(one["name"] for one in options.get("types", []))]

@@ -4,7 +4,6 @@ The browser gets weights in steps of 1/255 and answers every viewing act from th
 stay here and are asked for one cell at a time.
 """
 
-from base64 import b64encode
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -12,7 +11,15 @@ from numpy.typing import NDArray
 
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.ui.clean_text import clean
+from lmoe_studio.ui.packing import packed, packed_bits
 from lmoe_studio.ui.palette import expert_colour, expert_glyph
+from lmoe_studio.ui.sites import (
+    ShownNotes,
+    ShownSites,
+    notes_of_cell,
+    shown_notes,
+    shown_sites,
+)
 
 MOST_TOKENS = 4096
 """Tokens that the workbench shows; an export holds all."""
@@ -33,11 +40,15 @@ class ShownWeights(TypedDict):
     """Weights for the browser."""
 
     scale: float
-    """The weight that 255 stands for: 1, or more where weights exceed 1."""
+    """The weight that 255 stands for: 1, or more where weights exceed 1 or fall below -1."""
     weights: str
-    """base64 uint8 `[token, layer, expert]`."""
+    """base64 uint8 `[token, layer, expert]`; 0 for what is below 0."""
+    below: NotRequired[str]
+    """The same of weights with their signs changed, where some are below 0."""
     overridden: str | None
     """base64 bits `[token, layer]`, the highest first: where a plan changed something."""
+    sites: NotRequired[ShownSites]
+    """Where weights do not sum to 1, or a token has more experts than another."""
 
 
 class TracePayload(ShownWeights):
@@ -56,6 +67,8 @@ class TracePayload(ShownWeights):
     """base64 uint8 `[token]`: SPECIAL | GENERATED."""
     own: str | None
     """The weights without the plan, where it changed some: the router's own."""
+    own_below: NotRequired[str]
+    notes: NotRequired[ShownNotes]
     logprobs: list[float | None]
     ranks: list[int]
     entropies: list[float | None]
@@ -97,6 +110,8 @@ class ExactCell(TypedDict):
     contributions: list[float] | None
     token_id: int | None
     logprob: float | None
+    notes: dict[str, list[float]]
+    """What the router noted of the one token at the one layer, such as its nearest examples."""
 
 
 def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
@@ -104,11 +119,11 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
     shown = slice(0, MOST_TOKENS)
     weights = _by_layer(trace, trace.routing_weights)
     own = _by_layer(trace, trace.router_weights) if trace.overridden[shown].any() else None
-    least = 1.0 if own is None else float(own.max(initial=1))
+    least = 1.0 if own is None else float(np.abs(own).max(initial=1))
     seen = shown_weights(trace, trace.routing_weights, trace.overridden, least=least)
     strings, alternatives = _interned(trace.alternative_tokens[shown])
     logprobs = np.nan_to_num(trace.alternative_logprobs[shown], nan=-65.535, neginf=-65.535)
-    return {
+    payload: TracePayload = {
         "id": key,
         "shape": (weights.shape[0], weights.shape[1], weights.shape[2]),
         "total": len(trace),
@@ -119,18 +134,23 @@ def trace_payload(trace: RoutingTrace, *, key: str) -> TracePayload:
         ],
         "layers": sorted(set(trace.site_layers)),
         "tokens": [clean(token) for token in trace.tokens[shown]],
-        "flags": _base64(trace.special[shown] * SPECIAL + trace.generated[shown] * GENERATED, "u1"),
+        "flags": packed(trace.special[shown] * SPECIAL + trace.generated[shown] * GENERATED, "u1"),
         **seen,
         "own": None if own is None else _steps(own, seen["scale"]),
         "logprobs": _rounded(trace.logprobs[shown]),
         "ranks": trace.ranks[shown].tolist(),
         "entropies": _rounded(trace.entropies[shown]),
         "strings": strings,
-        "alternatives": _base64(alternatives, "<u2"),
-        "alternative_logprobs": _base64(np.rint(logprobs * -1000).clip(0, 65535), "<u2"),
+        "alternatives": packed(alternatives, "<u2"),
+        "alternative_logprobs": packed(np.rint(logprobs * -1000).clip(0, 65535), "<u2"),
         "has_contributions": trace.contributions is not None,
         "uniformity": _uniformity(weights, trace.special[shown]),
     }
+    if own is not None and own.min(initial=0) < 0:
+        payload["own_below"] = _steps(-own, seen["scale"])
+    if notes := shown_notes(trace, shown):
+        payload["notes"] = notes
+    return payload
 
 
 def shown_weights(
@@ -150,12 +170,20 @@ def shown_weights(
     """
     cells = _by_layer(trace, weights)
     changed = overridden[:MOST_TOKENS]
-    scale = float(cells.max(initial=least))
-    return {
+    scale = float(np.abs(cells).max(initial=least))
+    found: ShownWeights = {
         "scale": scale,
         "weights": _steps(cells, scale),
-        "overridden": _bits(np.any(trace.by_layer(changed), axis=2)) if changed.any() else None,
+        "overridden": packed_bits(np.any(trace.by_layer(changed), axis=2))
+        if changed.any()
+        else None,
     }
+    if cells.min(initial=0) < 0:
+        found["below"] = _steps(-cells, scale)
+    sites = shown_sites(trace, weights[:MOST_TOKENS])
+    if sites is not None:
+        found["sites"] = sites
+    return found
 
 
 def exact_cell(trace: RoutingTrace, *, key: str, lo: int, hi: int, layer: int) -> ExactCell:
@@ -173,6 +201,7 @@ def exact_cell(trace: RoutingTrace, *, key: str, lo: int, hi: int, layer: int) -
         else _cell(trace, contributions, lo, hi, layer),
         "token_id": int(trace.token_ids[lo]) if one else None,
         "logprob": _finite(trace.logprobs[lo]) if one else None,
+        "notes": notes_of_cell(trace, lo, layer) if one else {},
     }
 
 
@@ -200,16 +229,8 @@ def _cell(
     return (cells.mean(axis=0) if layer < 0 else cells[layer]).tolist()
 
 
-def _base64(values: NDArray[Any], dtype: str) -> str:
-    return b64encode(np.ascontiguousarray(values.astype(dtype)).tobytes()).decode("ascii")
-
-
 def _steps(weights: NDArray[np.float32], scale: float) -> str:
-    return _base64(np.rint(weights.clip(min=0) / scale * 255), "u1")
-
-
-def _bits(values: NDArray[np.bool_]) -> str:
-    return _base64(np.packbits(values), "u1")
+    return packed(np.rint(weights.clip(min=0) / scale * 255), "u1")
 
 
 def _finite(value: np.float32) -> float | None:

@@ -23,12 +23,34 @@ def test_weights_arrive_within_half_a_step():
     np.testing.assert_allclose(decoded(payload), trace.routing_weights, atol=0.5 / 255 + 1e-6)
 
 
-def test_weights_above_one_are_scaled_and_below_zero_are_shown_as_zero():
+@pytest.mark.parametrize("weights", [(2.5, 0.5, -1.0), (0.5, 0.2, -3.0), (-0.1, -0.2, -0.3)])
+def test_weights_beyond_0_and_1_are_scaled_and_those_below_0_stand_apart(weights):
     trace = make_trace(["a"], layers=1, experts=("x", "y", "z"))
-    trace = replace(trace, routing_weights=np.array([[[2.5, 0.5, -1]]], dtype=np.float32))
-    payload = trace_payload(trace, key="k")
-    assert payload["scale"] == 2.5
-    np.testing.assert_allclose(decoded(payload), [[[2.5, 0.5, 0]]], atol=2.5 / 510 + 1e-6)
+    payload = trace_payload(
+        replace(trace, routing_weights=np.array([[weights]], np.float32)), key="k"
+    )
+    scale = max(1, *map(abs, weights))
+    assert payload["scale"] == scale
+    shown = decoded(payload) - decoded(payload | {"weights": payload["below"]})
+    np.testing.assert_allclose(shown, [[weights]], atol=scale / 510 + 1e-6)
+
+
+def test_own_weights_below_0_stand_apart_too():
+    trace = make_trace(["a"], layers=1, experts=("x", "y"))
+    own = np.array([[[0.5, -2]]], np.float32)
+    changed = replace(trace, router_weights=own, overridden=np.ones((1, 1, 2), bool))
+    payload = trace_payload(changed, key="k")
+    assert payload["scale"] == 2
+    assert b64decode(payload["own"]) == bytes([64, 0])
+    assert b64decode(payload["own_below"]) == bytes([0, 255])
+
+
+def test_of_a_softmax_nothing_is_sent_besides_its_weights():
+    trace = make_trace(["a", "b"], layers=3)
+    top = np.where(np.arange(8) < 2, np.float32(0.5), np.float32(0))
+    for weights in (trace.routing_weights, np.broadcast_to(top, (2, 3, 8))):
+        payload = trace_payload(replace(trace, routing_weights=weights), key="k")
+        assert not {"sites", "below", "own_below", "notes"} & payload.keys()
 
 
 def test_the_payload_of_a_long_trace_is_at_most_250_kilobytes(figures):

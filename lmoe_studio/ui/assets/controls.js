@@ -118,7 +118,8 @@ function makeLegend(view, act) {
     const shown = new Set(view.inView());
     const shares = view.atLayer(view.profile(NONE, NONE), ALL_LAYERS);
     buttons.forEach((chip, k) => {
-      say(chip.lastChild, (100 * shares[k] * view.scale).toFixed(0) + " %");
+      const mean = shares[k] * view.scale;
+      say(chip.lastChild, view.areShares() ? (100 * mean).toFixed(0) + " %" : fixed(mean, 2));
       chip.setAttribute("aria-pressed", String(view.solo.has(k)));
       chip.classList.toggle("dim", view.colour !== "entropy" && !shown.has(k));
     });
@@ -162,20 +163,20 @@ function makeTooltip(view) {
     appendAlone(word, view.data.tokens[token]);
     const where = layer < 0 ? "all layers" : "layer " + view.data.layers[layer];
     head.append(word, make("span", "", `${view.nameOf(token)} · ${where}`));
-    const rows = view.rowsAt(layer);
-    const offset = view.offsetAt(token, layer);
+    const weights = view.weightsOf(token, layer);
     const best = Array.from({ length: view.K }, (_, k) => k)
-      .sort((a, b) => rows[offset + b] - rows[offset + a]).slice(0, 3);
+      .sort((a, b) => Math.abs(weights[b]) - Math.abs(weights[a])).slice(0, 3);
     const lines = best.map((k) => {
       const expert = view.data.experts[k];
       const line = make("div", "line");
       line.style.setProperty("--expert", expert.colour);
       line.append(make("span", "glyph", expert.glyph), make("span", "name", expert.name),
-        make("span", "value", ((rows[offset + k] * view.scale) / 255).toFixed(2)));
+        make("span", "value", fixed(weights[k], 2)));
       return line;
     });
     if (view.colour === "entropy") lines.unshift(entropyLine(token, layer));
-    node.replaceChildren(head, ...lines);
+    const said = wordsOf(view, token, token, layer).map((text) => make("p", "note", text));
+    node.replaceChildren(head, ...lines, ...said);
   }
 
   function entropyLine(token, layer) {

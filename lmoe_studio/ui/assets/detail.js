@@ -6,11 +6,13 @@ function makeDetail(view, act) {
   const title = make("div", "title");
   const place = make("div", "place");
   const facts = make("dl", "facts");
+  const said = make("div", "said");
   const weights = section("Routing weights");
   const bars = make("div", "bars");
   const note = make("p", "note");
+  const noted = make("p", "note noted");
   const key = make("p", "note key");
-  weights.append(bars, note, key);
+  weights.append(bars, note, key, noted);
   const layers = section("Over layers");
   const profile = make("canvas", "profile");
   const axis = make("div", "axis");
@@ -23,8 +25,9 @@ function makeDetail(view, act) {
   override.type = "button";
   override.title = "A new override for these tokens at this layer";
   override.addEventListener("click", () => act.override());
-  node.append(title, place, facts, override, weights, layers, next);
+  node.append(title, place, facts, said, override, weights, layers, next);
   let rows = [];
+  let [least, most] = [0, 1]; // weights at the ends of a bar
   let profileSize = [0, 0]; // known from when it changed: asking makes the browser lay the page out
 
   function section(heading) {
@@ -61,6 +64,7 @@ function makeDetail(view, act) {
     const single = !whole && view.lo === view.hi;
     showTitle(whole, single);
     showFacts(whole, single);
+    showWords(whole);
     const values = view.profile(view.lo, view.hi);
     showBars(view.atLayer(values, view.layer));
     showOwn();
@@ -83,6 +87,12 @@ function makeDetail(view, act) {
         ? view.nameOf(view.lo)
         : `tokens ${view.lo} to ${view.hi}, mean of ${view.hi - view.lo + 1}`;
     place.textContent = `${tokens} · ${layer}`;
+  }
+
+  function showWords(whole) {
+    const [lo, hi] = whole ? [0, view.T - 1] : [view.lo, view.hi];
+    said.replaceChildren(...wordsOf(view, lo, hi, view.layer).map((text) => make("p", "", text)));
+    noted.textContent = "";
   }
 
   function showFacts(whole, single) {
@@ -119,35 +129,44 @@ function makeDetail(view, act) {
   // What the columns and the line in each bar are.
   function showKey(hasOwn) {
     const line = hasOwn
-      ? "Line in a bar: the router's own weight, without the plan."
-      : `Line in a bar: an even share, 1/${view.K}.`;
+      ? "Line in a bar: the router's own weight, without the plan. "
+      : view.areShares() ? `Line in a bar: an even share, 1/${view.K}. ` : "";
+    const below = view.below ? "A weight below 0 takes an expert's update away; colours show those above 0. " : "";
     const update = "Weight: what an expert's update is multiplied by. Update: the norm of what it then adds. ";
-    say(key, (view.data.has_contributions ? update : "") + line);
+    say(key, ((view.data.has_contributions ? update : "") + line + below).trim());
   }
 
+  // Bars begin at 0, which is not the left end where there are weights below it.
   function showBars(values) {
-    const most = Math.max(1 / view.scale, ...values);
+    least = view.scale * Math.min(0, ...values);
+    most = view.scale * Math.max(1 / view.scale, ...values);
+    bars.style.setProperty("--zero", placeOf(0));
     // A line where every expert would stand if all had the same weight.
-    bars.style.setProperty("--even", 100 / view.K / view.scale / most + "%");
-    bars.dataset.most = most * view.scale;
+    bars.style.setProperty("--even", placeOf(1 / view.K));
+    bars.classList.toggle("uneven", !view.areShares());
+    bars.classList.toggle("signed", least < 0);
     rows.forEach((row, k) => {
-      row.fill.style.width = (100 * values[k] / most).toFixed(1) + "%";
-      say(row.value, (values[k] * view.scale).toFixed(2));
+      const weight = values[k] * view.scale;
+      row.fill.style.marginLeft = placeOf(Math.min(0, weight));
+      row.fill.style.width = ((100 * Math.abs(weight)) / (most - least)).toFixed(1) + "%";
+      say(row.value, fixed(weight, 2));
       row.value.classList.add("rough");
       row.norm.textContent = "";
     });
     note.textContent = view.previewing ? "Preview: what the plan would make of these weights." : "";
   }
 
+  const placeOf = (weight) =>
+    Math.min(100, Math.max(0, (100 * (weight - least)) / (most - least))) + "%";
+
   // Where a plan changed weights, a mark in each bar for what the router alone would have given.
   function showOwn() {
     const own = view.touched && view.atLayer(view.ownProfile(view.lo, view.hi), view.layer);
-    const most = Number(bars.dataset.most);
     bars.classList.toggle("with-own", Boolean(own));
     rows.forEach(({ row }, k) => {
       const weight = own ? own[k] * view.data.scale : 0;
-      row.style.setProperty("--own", Math.min(100, (100 * weight) / most) + "%");
-      row.title = view.data.experts[k].name + (own ? `; the router alone: ${weight.toFixed(2)}` : "");
+      row.style.setProperty("--own", placeOf(weight));
+      row.title = view.data.experts[k].name + (own ? `; the router alone: ${fixed(weight, 2)}` : "");
     });
     showKey(Boolean(own));
   }
@@ -159,10 +178,11 @@ function makeDetail(view, act) {
       return;
     }
     cell.weights.forEach((weight, k) => {
-      rows[k].value.textContent = weight.toFixed(4);
+      rows[k].value.textContent = fixed(weight, 4);
       rows[k].value.classList.remove("rough");
       if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toFixed(3);
     });
+    noted.textContent = wordsOfNotes(cell.notes);
     if (cell.token_id !== null) place.textContent += ` · id ${cell.token_id}`;
   }
 
@@ -175,15 +195,17 @@ function makeDetail(view, act) {
     const context = profile.getContext("2d");
     context.scale(ratio, ratio);
     const step = width / view.L;
-    const most = mostAtOneLayer(values);
+    const [up, down] = mostAtOneLayer(values);
+    const zero = (height * up) / (up + down); // weights below 0 hang from here
     for (let l = 0; l < view.L; l++) {
-      let top = height;
+      let [top, bottom] = [zero, zero];
       for (let k = 0; k < view.K; k++) {
-        const part = (values[l * view.K + k] / most) * height;
+        const part = (values[l * view.K + k] / (up + down)) * height;
         context.fillStyle = view.data.experts[k].colour;
         context.globalAlpha = view.layer < 0 || view.layer === l ? 1 : 0.45;
-        context.fillRect(l * step, top - part, Math.max(1, step - 1), part);
-        top -= part;
+        context.fillRect(l * step, part < 0 ? bottom : top - part, Math.max(1, step - 1), Math.abs(part));
+        if (part < 0) bottom -= part;
+        else top -= part;
       }
     }
     axis.replaceChildren(
@@ -192,14 +214,15 @@ function makeDetail(view, act) {
     profile.setAttribute("aria-label", "Weights of all experts, layer by layer");
   }
 
+  // The largest sums of weights above 0, and of those below it.
   function mostAtOneLayer(values) {
-    let most = 1 / view.scale;
+    let [up, down] = [1 / view.scale, 0];
     for (let l = 0; l < view.L; l++) {
-      let sum = 0;
-      for (let k = 0; k < view.K; k++) sum += values[l * view.K + k];
-      most = Math.max(most, sum);
+      const at = values.subarray(l * view.K, (l + 1) * view.K);
+      up = Math.max(up, at.reduce((sum, weight) => sum + Math.max(weight, 0), 0));
+      down = Math.max(down, at.reduce((sum, weight) => sum - Math.min(weight, 0), 0));
     }
-    return most;
+    return [up, down];
   }
 
   function showRanking(token) {

@@ -24,12 +24,14 @@ function makeStrip(view, act) {
     lines = [];
     const room = 1 + Math.max(...view.data.experts.map(({ glyph }) => glyph.length));
     node.classList.toggle("wide", room > 2);
+    node.classList.toggle("typed", Boolean(view.notes.type));
     parts = view.data.tokens.map((text, index) => {
       const spans = tokenSpans(text, view.pieces.get(index));
       spans[0].id = prefix + index;
       spans[0].setAttribute("role", "option");
       for (const span of spans) {
         span.dataset.index = index;
+        if (view.notes.type) span.style.setProperty("--type", view.notes.typeOf(index).colour);
         if (view.flags[index] & SPECIAL) span.classList.add("special");
       }
       // Room for the letter, so that those of neighbours do not run together.
@@ -126,10 +128,12 @@ function makeStrip(view, act) {
   function paintToken(spans, t, rows, experts) {
     const offset = view.offsetAt(t, view.layer);
     const touched = view.isTouched(t, view.layer);
+    const silent = isSilent(view, t, view.layer);
     const { background, border, glyph } = view.colour === "entropy"
       ? lookOfEntropy(t) : lookOfExpert(rows, offset, experts);
     for (const span of spans) {
       span.classList.toggle("overridden", touched);
+      span.classList.toggle("silent", silent);
       span.style.backgroundColor = background;
       span.style.borderBottomColor = border;
     }

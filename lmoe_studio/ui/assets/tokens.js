@@ -20,6 +20,9 @@ function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// A number of so many digits after the point; never a minus before nothing.
+const fixed = (number, digits) => number.toFixed(digits).replace(/^-(?=[0.]*$)/, "");
+
 // What stands for a character that could not be seen, or would move the text around it.
 function signFor(character) {
   const code = character.codePointAt(0);

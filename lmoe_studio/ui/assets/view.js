@@ -24,12 +24,24 @@ function decodeBits(text, count) {
   return Uint8Array.from({ length: count }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1);
 }
 
+// Numbers that came in even steps; null where none came.
+function decodeSteps(steps, count) {
+  if (!steps) return null;
+  const { least, step, values } = steps;
+  const found = new Float32Array(count).fill(least);
+  if (values) decodeWords(values).forEach((n, i) => (found[i] = least + step * n));
+  return found;
+}
+
 function makeView() {
   const view = {
     data: null, // the payload
     T: 0, L: 0, K: 0, // tokens, layers, experts
     own: null, // the router's own weights of the run, like weights; 255 stands for data.scale
-    weights: null, // uint8 [token, layer, expert]; 255 stands for scale
+    weights: null, // uint8 [token, layer, expert]; 255 stands for scale; 0 for what is below 0
+    below: null, // the same of weights with their signs changed; null where none is below 0
+    active: null, // [token, layer]: how many experts act; null where that says nothing
+    mass: null, // [token, layer]: sum of the weights; null where active is
     scale: 1,
     mean: null, // the same over all layers, [token, expert]
     touched: null, // uint8 [token, layer]: where a plan changed something; null for nowhere
@@ -53,6 +65,8 @@ function makeView() {
     [view.T, view.L, view.K] = data.shape;
     view.show(data, false);
     view.own = data.own ? decodeBytes(data.own) : view.weights;
+    view.ownBelow = data.own ? data.own_below && decodeBytes(data.own_below) : view.below;
+    view.notes = readNotes(data.notes, view.T * view.L);
     view.flags = decodeBytes(data.flags);
     view.pieces = piecesIn(data.tokens);
     view.alternatives = decodeWords(data.alternatives);
@@ -68,12 +82,24 @@ function makeView() {
   };
 
   // Weights over the tokens there are: those of the run, or a preview of others.
-  view.show = ({ weights, scale, overridden }, previewing) => {
-    const touched = overridden && decodeBits(overridden, view.T * view.L);
-    const reset = { whole: null, entropies: null };
-    Object.assign(view, { scale, touched, previewing, ...reset, weights: decodeBytes(weights) });
+  view.show = ({ weights, below, scale, overridden, sites }, previewing) => {
+    const cells = view.T * view.L;
+    Object.assign(view, {
+      scale,
+      previewing,
+      touched: overridden && decodeBits(overridden, cells),
+      weights: decodeBytes(weights),
+      below: below ? decodeBytes(below) : null,
+      active: decodeSteps(sites?.active, cells),
+      mass: decodeSteps(sites?.mass, cells),
+      whole: null,
+      entropies: null,
+    });
     view.mean = meanOverLayers(view);
   };
+
+  // Whether the weights of each token sum to 1, so that they are shares of it.
+  view.areShares = () => !view.mass;
 
   view.isTouched = (token, layer) => {
     if (!view.touched) return false;
@@ -116,6 +142,10 @@ function makeView() {
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
   };
 
+  // The weight of each expert for a token, at a layer or as the mean of all layers.
+  view.weightsOf = (token, layer) =>
+    view.atLayer(view.profile(token, token), layer).map((weight) => weight * view.scale);
+
   // The experts that the colours speak of.
   view.inView = () => {
     if (view.hover >= 0) return [view.hover];
@@ -124,16 +154,18 @@ function makeView() {
     return Array.from({ length: view.K }, (_, k) => k);
   };
 
-  // Weights of a token range by layer and expert, 0..1 of the scale, as a flat [layer, expert].
+  // Weights of a token range by layer and expert, -1..1 of the scale, as a flat [layer, expert].
   view.profile = (lo, hi) => {
-    if (lo >= 0) return meanOverTokens(view, view.weights, lo, hi);
-    view.whole ??= meanOverTokens(view, view.weights, 0, view.T - 1);
+    if (lo >= 0) return meanOverTokens(view, view.weights, view.below, lo, hi);
+    view.whole ??= meanOverTokens(view, view.weights, view.below, 0, view.T - 1);
     return view.whole;
   };
 
-  // The same of the router's own weights, 0..1 of data.scale.
-  view.ownProfile = (lo, hi) =>
-    lo < 0 ? meanOverTokens(view, view.own, 0, view.T - 1) : meanOverTokens(view, view.own, lo, hi);
+  // The same of the router's own weights, -1..1 of data.scale.
+  view.ownProfile = (lo, hi) => {
+    const [from, to] = lo < 0 ? [0, view.T - 1] : [lo, hi];
+    return meanOverTokens(view, view.own, view.ownBelow, from, to);
+  };
 
   // The weights at a layer of such a profile, or their mean over all layers.
   view.atLayer = (profile, layer) => {
@@ -146,11 +178,12 @@ function makeView() {
   return view;
 }
 
-function meanOverTokens(view, weights, from, to) {
+function meanOverTokens(view, weights, below, from, to) {
   const sums = new Float32Array(view.L * view.K);
   for (let t = from; t <= to; t++) {
     const start = t * sums.length;
     for (let i = 0; i < sums.length; i++) sums[i] += weights[start + i];
+    if (below) for (let i = 0; i < sums.length; i++) sums[i] -= below[start + i];
   }
   const count = 255 * Math.max(1, to - from + 1);
   for (let i = 0; i < sums.length; i++) sums[i] /= count;

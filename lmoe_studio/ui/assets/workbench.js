@@ -27,6 +27,7 @@ const act = {
     strip.paint();
     heatmap.moveCross();
     detail.show();
+    marks.show();
     toolbar.show();
     tellAndAsk();
   },
@@ -65,6 +66,7 @@ const act = {
 };
 
 const strip = makeStrip(view, act);
+const marks = makeMarks(view, act);
 const heatmap = makeHeatmap(view, act);
 const detail = makeDetail(view, act);
 const toolbar = makeToolbar(view, act, recolour);
@@ -78,6 +80,7 @@ function recolour() {
   strip.paint();
   heatmap.paint();
   legend.show();
+  marks.show();
   toolbar.show();
 }
 
@@ -114,15 +117,15 @@ function tell() {
 
 function spokenSelection() {
   const cursor = act.cursor();
-  const rows = view.rowsAt(view.layer);
-  const offset = view.offsetAt(cursor, view.layer);
-  const k = strongest(rows, offset, Array.from({ length: view.K }, (_, index) => index));
+  const weights = view.weightsOf(cursor, view.layer);
+  const k = strongest(weights, 0, Array.from({ length: view.K }, (_, index) => index));
   const expert = view.data.experts[k];
   const layer = view.layer < 0 ? "all layers" : "layer " + view.data.layers[view.layer];
-  const weight = Math.round((100 * rows[offset + k] * view.scale) / 255);
+  const weight = view.areShares()
+    ? Math.round(100 * weights[k]) + " percent" : "weight " + fixed(weights[k], 2);
   const more = view.hi > view.lo ? `${view.hi - view.lo + 1} tokens selected, ` : "";
   return `${more}${view.nameOf(cursor)} '${visibleText(view.data.tokens[cursor])}', ${layer}, ` +
-    `${expert.glyph} ${expert.name} ${weight} percent`;
+    `${expert.glyph} ${expert.name} ${weight}`;
 }
 
 for (const node of [strip.node, heatmap.canvas]) node.addEventListener("keydown", onKey);
@@ -152,7 +155,7 @@ function onKey(event) {
 
 const main = make("div", "main");
 const views = make("div", "views");
-views.append(strip.node, heatmap.node);
+views.append(marks.node, strip.node, heatmap.node);
 main.append(views, detail.node);
 const frame = make("div", "frame");
 frame.append(main);
@@ -271,6 +274,7 @@ function draw() {
   root.classList.remove("previewing");
   root.classList.toggle("growing", Boolean(view.data.run?.live));
   if (view.goesOn) {
+    marks.build();
     strip.build();
     heatmap.build();
     toolbar.show();
@@ -284,6 +288,7 @@ function draw() {
   toolbar.build();
   legend.build();
   showNotices();
+  marks.build();
   strip.build();
   heatmap.build();
   detail.build();
