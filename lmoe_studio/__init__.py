@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lmoe_studio.studio import Studio
     from lmoe_studio.tracing.files import load_trace, save_trace
     from lmoe_studio.tracing.records import RoutingTrace
+    from lmoe_studio.tracing.routes import plan_of_routes
     from lmoe_studio.training.config import TrainingConfig
     from lmoe_studio.training.run import run_training
 
@@ -59,7 +60,7 @@ _HOME = {
     "MixtureModel": "mixture.model",
     "Override": "routing.plan",
     "RegexMatch": "routing.plan",
-    "RouterSettings": "config",
+    "RouterSettings": "routing.settings",
     "RoutingPlan": "routing.plan",
     "RoutingTrace": "tracing.records",
     "Span": "routing.plan",
@@ -73,6 +74,7 @@ _HOME = {
     "load_bank": "experts.files",
     "load_trace": "tracing.files",
     "merge_blend": "experts.merge",
+    "plan_of_routes": "tracing.routes",
     "push_bank": "hub.repository",
     "run_training": "training.run",
     "save_bank": "experts.files",
@@ -107,6 +109,7 @@ __all__ = [
     "load_bank",
     "load_trace",
     "merge_blend",
+    "plan_of_routes",
     "push_bank",
     "run_training",
     "save_bank",

@@ -56,6 +56,7 @@ from lmoe_studio.tracing.preview import preview_weights, refuse_foreign
 from lmoe_studio.tracing.prompt import record_prompt
 from lmoe_studio.tracing.recorder import settle_prompt
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
+from lmoe_studio.tracing.routes import known_routes
 from lmoe_studio.tracing.text_blend import text_blend
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
@@ -543,6 +544,26 @@ class Studio:
                 self.model, self._texts, ids, alternatives=0, turn=self._one_at_a_time
             )
         return text_blend(trace, router=self.bank.router, num_layers=self.model.num_layers)
+
+    def route_plan(self, prompt: str, *, chat: bool = False) -> pd.DataFrame:
+        """Which experts each token of a prompt will go through, before anything is run.
+
+            routes = studio.route_plan("Count the users.")
+            studio.generate("Count the users.", plan=lmoe.plan_of_routes(routes))
+
+        Only routers that read ids alone know that (kind `pre`). The frame can be edited: as a plan
+        it gives the tokens what it says.
+
+        Args:
+            prompt: as for `generate`.
+            chat: likewise.
+
+        Raises:
+            TextError, ContextLengthError: as for `generate`.
+            ConfigError: the routers read hidden states.
+        """
+        ids = self._author.read_prompt(prompt, chat=chat)
+        return known_routes(self.model, self._texts, ids)
 
     @contextmanager
     def fold(self, plan: PlanLike, *, everywhere: bool = False) -> Iterator[None]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from lmoe_studio.architecture import decoder_blocks, reads_on_singly
-from lmoe_studio.errors import AdapterError, LMoEError, PlanError, TextError
+from lmoe_studio.errors import AdapterError, ConfigError, LMoEError, PlanError, TextError
 from lmoe_studio.experts.attach import attach_bank, block_of, detach_bank
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.layer import BankLayer
@@ -273,6 +273,30 @@ class MixtureModel(nn.Module):
             call.shared = call.route(self.routers[0], "shared", 0, embeddings)
         with nullcontext() if is_idle else self._calling(call):
             yield call
+
+    @torch.no_grad()
+    def known_routing(self, tokens: TokenBatch) -> RoutingRecord:
+        """What the routers say of a text before anything is run, where they read ids alone.
+
+        Args:
+            tokens: of the whole text.
+
+        Raises:
+            ConfigError: they read hidden states.
+        """
+        if cast(Router, self.routers[0]).reads != "ids":
+            raise ConfigError(
+                f"The {self.bank.router.kind} router reads hidden states, which only a pass gives; "
+                "trace the text, or distil the router into one that reads ids (kind pre)."
+            )
+        with self.routed(tokens, record=True) as call:
+            for index, site in enumerate(self.sites):
+                unread = torch.zeros(*tokens.ids.shape, 1, device=tokens.ids.device)
+                output = call.shared or self._route(call, index, site.layer, unread)
+                call.settle(index, site.layer, output)
+            record = call.record()
+        assert record is not None
+        return record
 
     @contextmanager
     def steered(
