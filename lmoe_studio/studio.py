@@ -97,6 +97,7 @@ class Studio:
         self.context_length = base.context_length
         self._ids = TokenIds(base.tokenizer, base.context_length)
         self.model = MixtureModel(over_same_weights(base.model), bank).eval()
+        self.model.texts = self._texts.parts
         self._one_at_a_time = Turns()
         self._author = Author(
             self.model,

@@ -139,13 +139,14 @@ class ReplayedSteps:
         self._record, self._contributions = record, contributions
         self._memory = StaticMemory(model.base.config, cache, padding, _ROOM)
         rows, device = len(padding), padding.device
-        self._tokens = model.typed(
+        self._tokens, _ = model.typed(
             TokenBatch(
                 ids=torch.zeros(rows, 1, dtype=torch.long, device=device),
                 positions=(~padding).sum(dim=1, keepdim=True) - 1,
                 is_token=torch.ones(rows, 1, dtype=torch.bool, device=device),
                 steps=torch.full((rows, 1), written - 1, device=device),
-            )
+            ),
+            {},
         )
         self._plans: list[RoutingPlan | None] | None = None
         self._plan: CompiledPlan | None = None
@@ -201,8 +202,8 @@ class ReplayedSteps:
     def _take_types(self) -> None:
         types = self._tokens.types
         if types is not None:
-            new = self._model.typed(replace(self._tokens, types=None)).types
-            types.copy_(cast(Tensor, new))
+            new, _ = self._model.typed(replace(self._tokens, types=None), {})
+            types.copy_(cast(Tensor, new.types))
 
     def _run(self) -> MixtureOutput:
         return self._model.run_pass(

@@ -35,6 +35,7 @@ from lmoe_studio.hub.repository import push_bank
 from lmoe_studio.hub.steering import Steering
 from lmoe_studio.mixture.model import MixtureModel, attached_to
 from lmoe_studio.routing.given import PlansLike
+from lmoe_studio.tracing.token_texts import TokenTexts
 
 # Pipelines look here whether they know a class, and else say at length that they do not.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["lmoe"] = "LMoEForCausalLM"
@@ -69,7 +70,7 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             base: the model; its own parameters no longer ask for gradients.
             bank: made for it.
-            tokenizer: for plans with scopes by text.
+            tokenizer: for plans and token types with scopes by text.
             dtype: of the experts; None takes the base's.
 
         Raises:
@@ -82,6 +83,8 @@ class LMoEForCausalLM(PreTrainedModel, GenerationMixin):
         if attached_to(base) is None:  # else MixtureModel says so
             bank.require_base(identify(base, base.name_or_path or ""))
         self.mixture = MixtureModel(base, bank, dtype=dtype)
+        if tokenizer is not None:
+            self.mixture.texts = TokenTexts(tokenizer).parts
         _learn(learned, False)
         self.mixture.undone_by_detach.append(partial(_learn, learned, True))
         self.generation_config = base.generation_config or GenerationConfig()

@@ -29,10 +29,10 @@ from lmoe_studio.mixture.folded import FoldedBlend
 from lmoe_studio.mixture.past import Memory, recall, remember
 from lmoe_studio.mixture.sites import Site, Sites, build_routers
 from lmoe_studio.mixture.state import bank_of, base_state
+from lmoe_studio.mixture.token_types import Texts, typed
 from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.given import PlansLike, as_plans
 from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
-from lmoe_studio.routing.types import with_types
 
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
@@ -99,6 +99,8 @@ class MixtureModel(nn.Module):
         self._hooks += self._hook_base()
         self.num_layers = len(blocks)
         self.folded: FoldedBlend | None = None
+        self.texts: Texts | None = None
+        """Of token ids: what token types may be about."""
         self.undone_by_detach: list[Callable[[], object]] = []
         """What else was done to the base model."""
         self._blocks = tuple(blocks)  # a tuple, so that they are not registered twice
@@ -252,14 +254,17 @@ class MixtureModel(nn.Module):
                 contributions=record and contributions,
             )
             routing_weights = self.folded.weights.expand(*tokens.ids.shape, -1, -1)
+        past = past or {}
+        tokens, read = self.typed(tokens, past)
         call = Call(
-            tokens=self.typed(tokens),
+            tokens=tokens,
             composition=self.bank.composition,
             plan=plan,
             pinned=routing_weights,
             outputs={} if record else None,
             squares={} if record and contributions else None,
-            past=past or {},
+            past=past,
+            kept=read,
         )
         if embeddings is not None and cast(Router, self.routers[0]).reads == "ids":
             raise TextError(
@@ -336,13 +341,9 @@ class MixtureModel(nn.Module):
             roomy=roomy,
         )
 
-    def typed(self, tokens: TokenBatch) -> TokenBatch:
-        """Tokens that know their types, where the routers tell types apart.
-
-        Raises:
-            PlanError: a type has a scope that only the text can settle.
-        """
-        return with_types(tokens, cast(Router, self.routers[0]).token_types)
+    def typed(self, tokens: TokenBatch, past: Memory) -> tuple[TokenBatch, Memory]:
+        """Tokens that know their types, where the routers tell types apart; see `token_types.py`."""
+        return typed(tokens, cast(Router, self.routers[0]).token_types, self.texts, past)
 
     def layer_of(self, module: str) -> int:
         """The decoder block that a target module lies in."""

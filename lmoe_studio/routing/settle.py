@@ -1,14 +1,15 @@
-"""PlanRow: settles the text scopes of a plan for one sequence, so that routing needs no texts.
+"""PlanRow: settles text scopes for one sequence, a plan's or token types', so that routing needs no texts.
 
 `TextMatch` and `RegexMatch` become positions before each forward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import regex
 
 from lmoe_studio.routing.matching import Tokens, TokenText, compile_regex, literal
 from lmoe_studio.routing.plan import Override, RegexMatch, RoutingPlan, TextMatch
+from lmoe_studio.routing.types import TokenType
 
 
 def needs_text(plan: RoutingPlan | None) -> bool:
@@ -38,14 +39,29 @@ class PlanRow:
 
     def for_continuation(self, plan: RoutingPlan | None, tokens: Tokens) -> RoutingPlan | None:
         """The plan for one pass over the prompt and given new tokens, which are taken in."""
-        patterns = {p for one in (plan.overrides if plan else ()) if (p := _pattern(one))}
+        found = self._found(_patterns(plan.overrides if plan else ()), tokens)
+        return _settled(plan, found.__getitem__)
+
+    def types_for_continuation(
+        self, types: Sequence[TokenType], tokens: Tokens
+    ) -> tuple[TokenType, ...]:
+        """Token types for the same pass; a type without a match claims no token."""
+        found = self._found(_patterns(types), tokens)
+        return tuple(
+            one.model_copy(update={"tokens": found[pattern]}) if (pattern := _pattern(one)) else one
+            for one in types
+        )
+
+    def _found(
+        self, patterns: "set[regex.Pattern[str]]", tokens: Tokens
+    ) -> "dict[regex.Pattern[str], tuple[int, ...]]":
         found = {pattern: list(self._text.positions(pattern)) for pattern in patterns}
         for position, token in enumerate(tokens, start=self._text.prompt_length):
             self._text.add(token)
             for pattern in patterns:
                 if self._text.last_matches(pattern):
                     found[pattern].append(position)
-        return _settled(plan, lambda one: tuple(found[one]))
+        return {pattern: tuple(positions) for pattern, positions in found.items()}
 
 
 def _settled(
@@ -63,8 +79,17 @@ def _settled(
     return plan.model_copy(update={"overrides": tuple(settled)})
 
 
-def _pattern(override: Override) -> "regex.Pattern[str] | None":
-    match override.tokens:
+def types_need_text(types: Sequence[TokenType]) -> bool:
+    """Whether only the tokens' texts can tell their types."""
+    return bool(_patterns(types))
+
+
+def _patterns(scoped: "Iterable[Override | TokenType]") -> "set[regex.Pattern[str]]":
+    return {pattern for one in scoped if (pattern := _pattern(one)) is not None}
+
+
+def _pattern(scoped: "Override | TokenType") -> "regex.Pattern[str] | None":
+    match scoped.tokens:
         case TextMatch(text=text):
             return literal(text)
         case RegexMatch(regex=pattern):

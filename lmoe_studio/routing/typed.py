@@ -14,6 +14,7 @@ from lmoe_studio.routing.gates import even_logit
 from lmoe_studio.routing.parameters import Parameters
 from lmoe_studio.routing.router import Notes, Reading, Router, RouterSpec, Scores
 from lmoe_studio.routing.settings import RouterSettings
+from lmoe_studio.routing.settle import types_need_text
 from lmoe_studio.routing.types import TokenType, check_names
 
 _MOST_TYPES = 64
@@ -77,6 +78,10 @@ class TypedRouter(Router):
     @property
     def token_types(self) -> tuple[TokenType, ...]:
         return self.options.types
+
+    @property
+    def reads_whole_prompts(self) -> bool:
+        return types_need_text(self.options.types)
 
     def score(self, reading: Reading) -> Scores:
         types = reading.tokens.types

@@ -51,15 +51,15 @@ def check_names(types: Sequence[TokenType]) -> None:
         raise ValueError(f"two types are called '{printable(twice)}'")
 
 
-def with_types(tokens: TokenBatch, types: Sequence[TokenType]) -> TokenBatch:
+def with_types(tokens: TokenBatch, rows: Sequence[Sequence[TokenType]]) -> TokenBatch:
     """Tokens that know their types, where there are types to know and nobody has said them.
 
     Raises:
         PlanError: see `compile_types`.
     """
-    if not types or tokens.types is not None:
+    if not any(rows) or tokens.types is not None:
         return tokens
-    return replace(tokens, types=compile_types([types] * len(tokens.ids), tokens))
+    return replace(tokens, types=compile_types(rows, tokens))
 
 
 def compile_types(

@@ -12,6 +12,7 @@ from lmoe_studio.errors import ConfigError, DataError, TrainingError, TrainingSt
 from lmoe_studio.experts.bank import ExpertBank
 from lmoe_studio.experts.files import save_bank
 from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.tracing.token_texts import TokenTexts
 from lmoe_studio.training.arguments import uses_bfloat16
 from lmoe_studio.training.card import model_card
 from lmoe_studio.training.config import TrainingConfig
@@ -105,6 +106,7 @@ def run_training(
         set_seed(config.seed)
         bank = starting_bank(config, base.identity, on_progress=lambda line: tell(Message(line)))
         model = MixtureModel(base.model, bank, dtype=torch.float32, new_routers=True)
+        model.texts = TokenTexts(base.tokenizer).parts
         try:
             choose_trained(model, config)
             trainer = _train(model, config, skills, run, processes, tell, should_stop)
