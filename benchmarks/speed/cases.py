@@ -78,6 +78,10 @@ class Unrouted:
     def compile_plan(self, _plans: object, _tokens: TokenBatch, **_: object) -> None:
         """There is nothing to steer."""
 
+    def typed(self, tokens: TokenBatch) -> TokenBatch:
+        """Nothing tells types apart."""
+        return tokens
+
     def run_pass(
         self, tokens: TokenBatch, attention_mask: Tensor, *, past_key_values: Cache, **_: object
     ) -> Any:
