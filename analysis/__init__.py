@@ -15,7 +15,7 @@ from analysis.comparison import compare_runs
 from analysis.entropy import effective_experts, routing_entropy
 from analysis.frames import TraceLike, routing_frame, token_frame
 from analysis.health import gate_health
-from analysis.sites import active_experts, site_frame
+from analysis.sites import active_experts, count_experts, site_frame
 from analysis.specialisation import label_owners, label_shares, specialisation
 from analysis.tokens import expert_tokens
 from analysis.transitions import layer_transitions
@@ -27,6 +27,7 @@ __all__ = [
     "active_experts",
     "coactivation",
     "compare_runs",
+    "count_experts",
     "effective_experts",
     "expert_tokens",
     "expert_usage",

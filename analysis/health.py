@@ -33,7 +33,8 @@ def gate_health(
     Returns:
         One row a group: the columns of `by`, top_expert, max_share (its share of the mean
         distribution), entropy (of that distribution, over its maximum: 1 all alike), live (experts
-        with at least 5 %), dead (how many have less than 1 %), dead_experts (their names), health:
+        with at least 5 %), dead (how many have less than 1 %), dead_experts (their names), silent
+        (share of the cells without any expert, which get the base model alone), health:
         "collapsed" (max_share at least 0.95), "watch" (max_share above 0.8, entropy below 0.75,
         or fewer than 3 live experts where there are as many), else "good"; "no weight" where no
         expert has any.
@@ -53,6 +54,7 @@ def gate_health(
         live=live,
         dead=dead.sum(axis=1),
         dead_experts=[", ".join(map(str, names[row])) for row in dead],
+        silent=mean_by(codes, len(heads), (cells.weights == 0).all(axis=1, keepdims=True))[:, 0],
         health=np.select(
             [top == 0, (top >= COLLAPSED_SHARE) & (many > 1), watch & (many > 1)],
             ["no weight", "collapsed", "watch"],

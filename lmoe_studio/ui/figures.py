@@ -69,6 +69,28 @@ def entropy_figure(entropies: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(**_layer_axis(entropies["layer"])).update_yaxes(rangemode="tozero")
 
 
+def active_figure(table: pd.DataFrame) -> go.Figure:
+    """`active_experts` by layer: numbers of experts, and below them sums of weights and silent shares."""
+    layers = table["layer"]
+    band = go.Scatter(
+        x=pd.concat([layers, layers[::-1]]), y=pd.concat([table["p90"], table["p10"][::-1]]),
+        fill="toself", fillcolor=_see_through(LINE), line={"width": 0}, name="of 80 % of the tokens",
+        hoverinfo="skip",
+    )  # fmt: skip
+    lines = [
+        _line(layers, table["active"], "experts that act", LINE),
+        _line(layers, table["mass"], "sum of the weights", QUIET, dash="dot").update(yaxis="y2"),
+        _line(layers, table["silent"], "tokens without any", "#E73256", dash="dash").update(yaxis="y2"),
+    ]  # fmt: skip
+    figure = _figure([band, *lines], "How many experts act", height=380)
+    below = {"domain": [0, 0.42], "anchor": "x", "gridcolor": GRID, "automargin": True}
+    figure.update_layout(yaxis2=below | {"zeroline": False})
+    figure.update_yaxes(rangemode="tozero").update_xaxes(**_layer_axis(layers), anchor="y2")
+    return figure.update_layout(
+        yaxis={"domain": [0.54, 1], "title": {"text": "experts"}}, yaxis2_title_text="sum, share"
+    )
+
+
 def specialisation_figure(table: pd.DataFrame) -> go.Figure:
     """`specialisation` by layer, above what shuffled labels give."""
     lines = [

@@ -78,6 +78,23 @@ def of_specialisation(separation: pd.DataFrame) -> str:
     )
 
 
+def of_active(active: pd.DataFrame) -> str:
+    """How many experts act, and where none does; of `active_experts` by layer."""
+    share = active["tokens"] / active["tokens"].sum()
+    mean = {name: float((active[name] * share).sum()) for name in ("active", "mass", "silent")}
+    first = (
+        f"On average {mean['active']:.1f} experts act on a token, with a weight of {mean['mass']:.2f} "
+        "in all"
+    )
+    if not mean["silent"]:
+        return f"{first}; in no layer a token is without an expert."
+    worst = active.iloc[active["silent"].argmax()]
+    return (
+        f"{first}; none does in {_percent(mean['silent'])} of the cells, most often in layer "
+        f"{worst['layer']:.0f} ({_percent(worst['silent'])} of the tokens)."
+    )
+
+
 def of_health(health: pd.DataFrame) -> str:
     """Which routers to look at; of `gate_health` by layer."""
     bad = health[health["health"] != "good"]

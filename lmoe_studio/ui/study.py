@@ -9,7 +9,9 @@ import plotly.graph_objects as go
 
 from analysis import (
     FrameError,
+    active_experts,
     coactivation,
+    count_experts,
     expert_tokens,
     expert_usage,
     gate_health,
@@ -21,6 +23,7 @@ from analysis import (
     specialisation,
 )
 from analysis.health import DEAD_SHARE, LIVE_SHARE
+from analysis.sites import says_something
 from lmoe_studio.errors import ConfigError, StorageError
 from lmoe_studio.tracing.corpus_parts import read_manifest, read_run, runs_in
 from lmoe_studio.ui import figures, findings
@@ -38,6 +41,9 @@ SECTIONS = (
     ("usage_by_layer", "Usage by layer", "Mean routing weight in each layer."),
     ("entropy", "How sharp the routing is",
      "In nats. Low for one token and high for all together: sharp routing that uses every expert."),
+    ("active", "How many experts act",
+     "Experts with a weight other than 0, p10 and p90 of them, and the sum of their weights; silent: "
+     "share of the tokens that have none, and so the base model alone."),
     ("health", "Health of the routers", f"Collapse shows in the mean over all tokens. live: experts with at least {LIVE_SHARE:.0%} of the "
      f"routing; dead: with less than {DEAD_SHARE:.0%}."),
     ("pairs", "Experts that act together",
@@ -185,11 +191,22 @@ def _of_usage(frame: pd.DataFrame) -> tuple[list[Section], list[str]]:
         _section("usage_by_layer", usage, figures.usage_figure(usage)),
         _section("entropy", entropies, figures.entropy_figure(entropies)),
     ]
+    found, told = _of_numbers(frame)
+    sections += found
     tokens = _tokens_in(frame)
     if tokens < findings.FEWEST_TOKENS:
-        return sections, [findings.too_few(tokens)]
+        return sections, [*told, findings.too_few(tokens)]
     health = gate_health(frame)
-    return [*sections, _section("health", health)], [findings.of_health(health)]
+    return [*sections, _section("health", health)], [*told, findings.of_health(health)]
+
+
+def _of_numbers(frame: pd.DataFrame) -> tuple[list[Section], list[str]]:
+    """Nothing of a softmax, where it is always so many and 1 in all."""
+    sites = count_experts(frame)
+    if not says_something(sites["active"].to_numpy(), sites["mass"].to_numpy()):
+        return [], []
+    active = active_experts(sites, by=("layer",))
+    return [_section("active", active, figures.active_figure(active))], [findings.of_active(active)]
 
 
 def _tokens_in(frame: pd.DataFrame) -> int:

@@ -10,8 +10,10 @@ from pandas.testing import assert_frame_equal
 import analysis
 from analysis import (
     FrameError,
+    active_experts,
     coactivation,
     compare_runs,
+    count_experts,
     effective_experts,
     expert_tokens,
     expert_usage,
@@ -73,6 +75,7 @@ QUESTIONS = {
     "tokens": lambda f: expert_tokens(f, minimum=2),
     "transitions": layer_transitions,
     "health": gate_health,
+    "active": lambda f: active_experts(count_experts(f), by=("layer",)),
     "specialisation": lambda f: specialisation(f, permutations=5),
     "shares": lambda f: label_shares(f, by=("layer",)),
     "owners": lambda f: label_owners(f, permutations=5),
@@ -292,6 +295,14 @@ def test_health_of_known_routings(mean, health, dead):
     row = gate_health(make_frame(np.tile(mean, (2, 3, 1, 1)).astype(float))).iloc[0]
     assert (row["health"], row["dead_experts"]) == (health, dead)
     assert row["max_share"] == pytest.approx(max(mean))
+    assert row["silent"] == (max(mean) == 0)
+
+
+def test_the_share_of_tokens_without_an_expert_is_that_of_each_layer():
+    weights = np.full((2, 5, 2, 3), 0.2)
+    weights[0, :3, 1] = 0
+    weights[1, 0, 1] = (-0.2, 0, 0)  # takes an update away, and so acts
+    assert gate_health(make_frame(weights))["silent"].tolist() == [0, 0.3]
 
 
 def test_sharp_tokens_that_use_every_expert_are_healthy():

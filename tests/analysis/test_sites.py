@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from hand_made_trace import make_trace
+from pandas.testing import assert_frame_equal
 
-from analysis import active_experts, site_frame
+from analysis import active_experts, count_experts, routing_frame, site_frame
+from analysis.sites import says_something
 
 WEIGHTS = np.array([[[0.5, 0], [0, 0]], [[0.2, 0.8], [-0.3, 0.7]]], np.float32)
 
@@ -52,3 +54,27 @@ def test_how_many_experts_act_and_how_much():
     assert table["mass"].to_dict() == pytest.approx({0: 0.75, 1: 0.2})
     assert table["mass_spread"].to_dict() == pytest.approx({0: 0.25, 1: 0.2})
     assert table["tokens"].to_dict() == {0: 2, 1: 2}
+
+
+def test_of_a_routing_frame_the_numbers_are_those_of_the_site_frame():
+    for trace in (noted(), noted(site_layers=(0, 0), site_modules=("q_proj", "v_proj"), notes={})):
+        counted, frame = count_experts(routing_frame(trace)), site_frame(trace)
+        place = [name for name in ("position", "layer", "module") if name in frame]
+        assert_frame_equal(
+            counted[[*place, "token", "phase", "active", "mass"]],
+            frame[[*place, "token", "phase", "active", "mass"]],
+        )
+
+
+@pytest.mark.parametrize(
+    ("active", "mass", "worth_a_look"),
+    [
+        ([2, 2], [1, 1.0000001], False),
+        ([2, 3], [1, 1], True),
+        ([2, 2], [0.9, 1], True),
+        ([2, 2], [1, 1.2], True),
+        ([], [], False),
+    ],
+)
+def test_only_what_differs_from_a_softmax_is_worth_a_look(active, mass, worth_a_look):
+    assert says_something(np.array(active), np.array(mass)) == worth_a_look

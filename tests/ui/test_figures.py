@@ -43,6 +43,23 @@ def test_a_study_answers_who_owns_what_and_has_a_figure_for_every_question(study
     assert all(len(section.table) for section in study.sections)
 
 
+def test_how_many_experts_act_is_a_section_where_it_is_not_always_the_same(frame):
+    silent = (frame["layer"] == 3) & (frame["position"] % 2 == 0)
+    weights = frame["weight"].where(~silent & (frame["weight"] > 0.05), 0)
+    study = study_of(frame.assign(weight=weights), facts={})
+    (section,) = [section for section in study.sections if section.name == "active"]
+    table, lines = section.table, {line.name: line for line in section.figure.data}
+    assert table["silent"].tolist() == [0, 0, 0, pytest.approx(0.4), 0]  # the first is special
+    for name, column in (("experts that act", "active"), ("sum of the weights", "mass"),
+                         ("tokens without any", "silent")):  # fmt: skip
+        assert list(lines[name].y) == table[column].tolist()
+    (answer,) = [answer for answer in study.answers if "experts act on a token" in answer]
+    assert "none does in 8.0 % of the cells, most often in layer 3 (40.0 % of the tokens)" in answer
+    assert f"{table['active'].mean():.1f} experts act" in answer
+    assert f"a weight of {table['mass'].mean():.2f} in all" in answer
+    assert "How many experts act" in report_html(study)
+
+
 def test_experts_keep_their_colours_and_every_colour_has_a_letter(frame):
     figure = figures.usage_figure(analysis.expert_usage(frame, by=("layer",)))
     assert [bar.marker.color for bar in figure.data] == [expert_colour(i) for i in range(8)]

@@ -5,6 +5,7 @@ from base64 import b64decode
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_studio import make_trace
 
@@ -154,6 +155,18 @@ def test_the_page_says_who_acts_why_and_on_which_tokens_nobody_does(show):
     assert silences.inner_text() == "1 token has no expert in layer 1"
     page.locator(".marks canvas").click(position={"x": 2, "y": 3})
     page.wait_for_selector(".tok.selected[data-index='0']")
+
+
+def test_the_router_sites_can_be_saved_where_they_say_something(show):
+    trace = thresholded()
+    page = show(trace)
+    offer = "#exports .offer:has(strong:text-is('Export the router sites'))"
+    assert "One row: a token and layer" in page.locator(offer).inner_text()
+    with page.expect_download() as download:
+        page.locator(f"{offer} [data-format='csv']").click()
+    table = pd.read_csv(download.value.path())
+    assert table["active"].tolist() == site_frame(trace)["active"].tolist()
+    assert table["type"].tolist() == site_frame(trace)["type"].astype(str).tolist()
 
 
 def test_bars_of_weights_below_0_hang_from_the_zero_line(show):

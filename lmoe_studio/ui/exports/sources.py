@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis import site_frame
+from analysis.sites import says_something
 from lmoe_studio.tracing.files import trace_table
 from lmoe_studio.tracing.records import RoutingTrace
 from lmoe_studio.ui.clean_text import clean
@@ -32,6 +34,28 @@ def trace_export(trace: RoutingTrace) -> Exportable:
         lambda most: in_batches(_table_of(trace), most),
         written if trace.generated.any() else {},
     )
+
+
+def trace_exports(trace: RoutingTrace, name: str) -> dict[str, Exportable]:
+    """A trace by that name, and its sites where they say more than that weights sum to 1."""
+    found = {name: trace_export(trace)}
+    weights = trace.routing_weights
+    if trace.notes or says_something((weights != 0).sum(axis=-1), weights.sum(axis=-1)):
+        found["router sites"] = sites_export(trace)
+    return found
+
+
+def sites_export(trace: RoutingTrace) -> Exportable:
+    """How many experts act on each token, with what weight in all, and what the routers noted."""
+    positions, sites = trace.routing_weights.shape[:2]
+    row = "a token and layer" + ("" if trace.site_modules is None else " and module")
+
+    def batches(most: int) -> Iterator[pa.Table]:
+        yield from in_batches(
+            pa.Table.from_pandas(site_frame(_cleaned(trace)), preserve_index=False), most
+        )
+
+    return Exportable(f"sites-{_file_name(trace.bank)}", row, positions * sites, batches)
 
 
 def runs_export(traces: Mapping[str, RoutingTrace]) -> Exportable:
@@ -72,9 +96,13 @@ def study_export(kept: KeptStudy) -> Exportable:
 
 
 def _table_of(trace: RoutingTrace) -> pa.Table:
+    return trace_table(_cleaned(trace))
+
+
+def _cleaned(trace: RoutingTrace) -> RoutingTrace:
     """Arrow takes no lone surrogates."""
     names = {name: tuple(map(clean, getattr(trace, name))) for name in ("tokens", "experts")}
-    return trace_table(replace(trace, **names))
+    return replace(trace, **names)
 
 
 def _text_of(trace: RoutingTrace) -> str:

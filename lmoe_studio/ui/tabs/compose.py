@@ -22,7 +22,7 @@ from lmoe_studio.ui.components.workbench import (
 from lmoe_studio.ui.examples import BEGINNINGS
 from lmoe_studio.ui.exports.bar import Find, build_bar, wire_bar
 from lmoe_studio.ui.exports.exportable import Exportable
-from lmoe_studio.ui.exports.sources import trace_export
+from lmoe_studio.ui.exports.sources import trace_exports
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import RunNote, trace_payload
 from lmoe_studio.ui.plan_form import read_form
@@ -293,6 +293,6 @@ def _wire_memory(page: Page, parts: Parts) -> None:
 def _exports_of(page: Page) -> Find:
     def find(user: str, written: object) -> dict[str, Exportable]:
         trace = page.traces.get(user, _kept_text(written)[0])
-        return {"text and its routing": trace_export(trace)} if trace is not None else {}
+        return trace_exports(trace, "text and its routing") if trace is not None else {}
 
     return find

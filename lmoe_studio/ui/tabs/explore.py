@@ -19,7 +19,7 @@ from lmoe_studio.ui.components.workbench import (
 from lmoe_studio.ui.examples import EXAMPLES
 from lmoe_studio.ui.exports.bar import Find, build_bar, wire_bar
 from lmoe_studio.ui.exports.exportable import Exportable
-from lmoe_studio.ui.exports.sources import trace_export
+from lmoe_studio.ui.exports.sources import trace_exports
 from lmoe_studio.ui.outcome import Outcome, Reading, trace_text
 from lmoe_studio.ui.page import Follower, Page, user_of
 from lmoe_studio.ui.payload import trace_payload
@@ -200,7 +200,7 @@ def _wire_memory(page: Page, parts: Parts) -> None:
 def _exports_of(page: Page) -> Find:
     def find(user: str, key: object) -> dict[str, Exportable]:
         trace = page.traces.get(user, key)
-        return {"routing": trace_export(trace)} if trace is not None else {}
+        return trace_exports(trace, "routing") if trace is not None else {}
 
     return find
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from fake_studio import FakeStudio, make_trace
 
+from analysis import site_frame
 from lmoe_studio.errors import StorageError
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.tracing.files import load_trace
@@ -17,7 +18,13 @@ from lmoe_studio.ui.compared import runs_frame
 from lmoe_studio.ui.exports import files
 from lmoe_studio.ui.exports.exportable import Exportable
 from lmoe_studio.ui.exports.files import formats_of, sizes, write_file
-from lmoe_studio.ui.exports.sources import runs_export, table_export, trace_export
+from lmoe_studio.ui.exports.sources import (
+    runs_export,
+    sites_export,
+    table_export,
+    trace_export,
+    trace_exports,
+)
 
 READERS = {
     "parquet": pd.read_parquet,
@@ -41,6 +48,7 @@ def runs_of(made):
 
 EXPORTS = {
     "trace": trace_export(LONG),
+    "sites": sites_export(LONG),
     "runs": runs_export({"A": LONG, "B": LONG}),
     "table": table_export(runs_frame(compared()), stem="texts", row="a run"),
 }
@@ -71,6 +79,25 @@ def test_a_trace_as_parquet_reads_back_equal_however_many_steps_it_takes(tmp_pat
     plans = [LONG, compared().runs["B"].trace]
     for trace in plans:
         assert load_trace(write_file(trace_export(trace), "parquet", tmp_path)) == trace
+
+
+def test_router_sites_are_offered_where_they_say_something_and_are_the_site_frame(tmp_path):
+    assert list(trace_exports(LONG, "routing")) == ["routing"]
+    thin = replace(
+        LONG, routing_weights=np.where(LONG.routing_weights > 0.2, LONG.routing_weights, 0)
+    )
+    types = replace(
+        LONG, notes={"type": np.repeat([[0], [1], [1]] * 100, 30, axis=1)},
+        router='{"options": {"types": [{"name": "=code"}]}}',
+    )  # fmt: skip
+    for trace in (thin, types):
+        exports = trace_exports(trace, "routing")
+        assert list(exports) == ["routing", "router sites"]
+        path = write_file(exports["router sites"], "parquet", tmp_path)
+        assert path.name.startswith("sites-demo-")
+        pd.testing.assert_frame_equal(pd.read_parquet(path), site_frame(trace))
+    guarded = pd.read_csv(write_file(sites_export(types), "csv", tmp_path))
+    assert set(guarded["type"]) == {"other", "'=code"}
 
 
 def test_no_text_of_a_csv_runs_as_a_formula_and_the_numbers_are_exact(tmp_path):
