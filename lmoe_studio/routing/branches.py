@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Branches = list[Tensor]
@@ -119,6 +119,19 @@ def node_weights(chosen: Sequence[Tensor]) -> Float[Tensor, "*batch node"]:
         ],
         dim=-1,
     )
+
+
+def heaviest_path(
+    chosen: Sequence[Tensor],
+) -> tuple[Int[Tensor, "*batch level"], Float[Tensor, "*batch 1"]]:
+    """The nodes, from the top, of the path to a leaf that has the largest product, and that product."""
+    paths = along_paths(chosen)[-1].flatten(-len(chosen))
+    share, place = paths.max(dim=-1, keepdim=True)
+    nodes = list[Tensor]()
+    for level in reversed(chosen):
+        nodes.append(place % level.shape[-1])
+        place = place // level.shape[-1]
+    return torch.cat(nodes[::-1], dim=-1), share
 
 
 def node_logits(branches: Branches) -> Float[Tensor, "*batch node"]:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from lmoe_studio.config import Config, printable
 from lmoe_studio.errors import ConfigError, did_you_mean
 from lmoe_studio.routing.branches import (
+    Branches,
     LevelGate,
     branch_logits,
     choices,
     flat,
+    heaviest_path,
     node_logits,
     node_weights,
     shifted,
@@ -91,6 +93,9 @@ class TreeRouter(Router):
     node's logit under every path, and the token is routed anew: to close a branch is to bias its
     node down, and what was below it goes elsewhere. A ban acts on weights, so on that node alone.
 
+    Notes: `branches`, every branch's logit; `path`, the experts along the heaviest path, from the
+    top, and `path_weight`, its product.
+
     A new one starts even: with `dot` the last layer's weight is 0, with `cosine` all keys are alike.
     """
 
@@ -116,6 +121,10 @@ class TreeRouter(Router):
         self.register_buffer("places", order.argsort(), persistent=False)
         self.places: Tensor
         """The expert that each node is."""
+        firsts = torch.tensor([0, *accumulate(options.sizes)][:-1])
+        self.register_buffer("firsts", firsts, persistent=False)
+        self.firsts: Tensor
+        """The first node of each level."""
 
     @classmethod
     def saved_shapes(
@@ -151,7 +160,13 @@ class TreeRouter(Router):
         query = F.linear(reading.hidden, self.query) * reading.shrink + self.query_bias
         gates = [level.gate for level in self.levels if isinstance(level, _Level)]
         branches = branch_logits(query, gates, cosine=self.options.gate == "cosine")
-        return Scores(self._by_expert(node_logits(branches)), {"branches": flat(branches)})
+        nodes, share = heaviest_path(self._chosen(branches))
+        notes = {
+            "branches": flat(branches),
+            "path": self.places[nodes + self.firsts],
+            "path_weight": share,
+        }
+        return Scores(self._by_expert(node_logits(branches)), notes)
 
     def decide(self, logits: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
         sizes, temperature = self.options.sizes, self.settings.temperature
@@ -159,8 +174,11 @@ class TreeRouter(Router):
         change = logits.index_select(-1, self.places) - node_logits(branches)
         changed = shifted(branches, change, sizes)
         probs = node_weights(choices(changed, sizes, temperature))
-        weights = node_weights(choices(changed, self.options.fan_outs, temperature))
+        weights = node_weights(self._chosen(changed))
         return self._by_expert(probs), self._by_expert(weights)
+
+    def _chosen(self, branches: Branches) -> list[Tensor]:
+        return choices(branches, self.options.fan_outs, self.settings.temperature)
 
     def _by_expert(self, nodes: Tensor) -> Tensor:
         return nodes.index_select(-1, self.order)

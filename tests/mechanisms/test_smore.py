@@ -13,6 +13,7 @@ from lmoe_studio.routing.branches import (
     branch_logits,
     choices,
     flat,
+    heaviest_path,
     node_logits,
     node_weights,
     shifted,
@@ -127,6 +128,24 @@ def test_three_levels_by_hand():
         torch.testing.assert_close(level.sum(-1), torch.ones(2, 6))
     kept = [int((one > 0).sum()) for one in chosen]
     assert kept == [12 * 1, 12 * 2 * 2, 12 * 6 * 3]
+
+
+def test_the_heaviest_path_is_the_one_with_the_largest_product():
+    sizes, branches = three_levels()
+    chosen = choices(branches, (1, 2, 3))
+    nodes, share = heaviest_path(chosen)
+    for row, token in itertools.product(range(2), range(6)):
+        products = {
+            path: float(
+                torch.stack(
+                    [one[(row, token, *path[: depth + 1])] for depth, one in enumerate(chosen)]
+                ).prod()
+            )
+            for path in itertools.product(*map(range, sizes))
+        }
+        best = max(products, key=products.__getitem__)
+        assert tuple(nodes[row, token].tolist()) == best
+        assert float(share[row, token]) == pytest.approx(products[best])
 
 
 def test_branches_in_one_row_and_back():

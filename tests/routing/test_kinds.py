@@ -1,13 +1,16 @@
 """What is particular to each kind of router that has options of its own."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from tiny_models import make_bank, make_tiny_base
 
 from lmoe_studio.errors import BankError, ConfigError
 from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.routing.apply import compile_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.routing.registry import router_class
 from lmoe_studio.routing.router import Reading, RouterSpec, TokenBatch
@@ -32,6 +35,10 @@ NEW = [
     RouterSettings(kind="knn"),
     RouterSettings(kind="pre", scope="shared"),
 ]
+
+
+CLOSED = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1], [1, 0, 0, 1]]]) == 1
+"""What TYPES forbid the tokens of `reading`."""
 
 
 def make(settings, state=None, d_in=6):
@@ -109,13 +116,50 @@ def test_the_gate_repeats_the_weights_to_the_bit(settings):
 def test_no_bias_opens_a_closed_door():
     settings = RouterSettings(kind="typed", options=TYPES)
     output = make(settings, drawn(settings))(reading())
-    closed = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1], [1, 0, 0, 1]])
     for bias in (0, 5, -5, 1e6):
         for strength in (0.5, 1.0):
             changed = torch.lerp(output.logits, output.logits + bias * torch.eye(4)[2], strength)
             weights = output.gate(changed)
-            assert (weights[0][closed.bool()] == 0).all()
+            assert (weights[CLOSED] == 0).all()
             torch.testing.assert_close(weights.sum(-1), torch.ones(1, 5))
+
+
+def plans():
+    """Changes of logits of any size, with strengths, and of weights after them."""
+    amounts = st.dictionaries(st.sampled_from(EXPERTS), st.floats(-20, 20, width=32), min_size=1)
+    factors = st.dictionaries(st.sampled_from(EXPERTS), st.floats(0, 4, width=32), min_size=1)
+    strengths = st.sampled_from([0.0, 0.3, 1.0])
+    return st.lists(
+        st.builds(lambda given, s: Override.bias(given, strength=s), amounts, strengths)
+        | st.builds(lambda value: Override.temperature(value), st.floats(0.125, 8, width=32))
+        | st.builds(lambda given, s: Override.boost(given, strength=s), factors, strengths)
+        | st.builds(
+            lambda name, s: Override.ban(name, strength=s), st.sampled_from(EXPERTS), strengths
+        )
+        | st.builds(lambda count: Override.top_k(count), st.integers(1, 4)),
+        max_size=4,
+    ).map(RoutingPlan)
+
+
+@cache
+def trained(kind):
+    chosen = next(one for one in NEW if one.kind == kind)
+    return make(chosen, drawn(chosen)), reading()
+
+
+@settings(max_examples=500, deadline=None)
+@given(plan=plans(), kind=st.sampled_from(["mlp", "typed", "tree", "pre"]))
+def test_no_plan_that_leaves_the_router_a_say_gives_anything_but_sound_weights(plan, kind):
+    router, read = trained(kind)
+    output = router(read)
+    compiled = compile_plans([plan], experts=EXPERTS, num_layers=1, tokens=read.tokens)
+    weights = output.weights if compiled is None else compiled.apply(0, output)
+    assert weights.isfinite().all()
+    assert (weights >= 0).all()
+    if kind == "typed":
+        assert (weights[CLOSED] == 0).all()
+    if all(one.strength == 0 for one in plan.overrides):
+        assert torch.equal(weights, output.weights)
 
 
 def test_a_branch_that_a_plan_closes_sends_its_tokens_elsewhere():
@@ -129,6 +173,17 @@ def test_a_branch_that_a_plan_closes_sends_its_tokens_elsewhere():
     torch.testing.assert_close(weights[..., 2], torch.zeros(1, 5))
     torch.testing.assert_close(weights[..., 0], torch.ones(1, 5))
     torch.testing.assert_close(weights[..., [3, 1]].sum(-1), torch.ones(1, 5))
+
+
+def test_a_tree_notes_the_experts_of_the_heaviest_path():
+    settings = RouterSettings(kind="tree", options=TREE)
+    output = make(settings, drawn(settings))(reading())
+    top, leaf = output.notes["path"].unbind(-1)
+    assert set(top.flatten().tolist()) <= {2, 0}
+    assert set(leaf.flatten().tolist()) <= {3, 1}
+    share = output.notes["path_weight"]
+    for node in (top, leaf):  # a node on a path has at least that path's share
+        assert (output.weights.gather(-1, node[..., None]) >= share - 1e-6).all()
 
 
 def test_neighbours_are_shown_with_their_sources():
