@@ -140,7 +140,7 @@ def test_long_prompts_are_read_in_pieces_with_the_same_result(studio, monkeypatc
         [Override.solo("sql", tokens=TextMatch(text="cd")), Override.ban("math", tokens=[1, 30])]
     )
     whole = studio.generate("abcd" * 10, plan=plan, max_new_tokens=8)
-    monkeypatch.setattr("lmoe_studio.generation.decode.PASS", 7)
+    monkeypatch.setattr("lmoe_studio.generation.shared_prompts.PASS", 7)
     pieces = studio.generate("abcd" * 10, plan=plan, max_new_tokens=8)
     assert pieces.token_ids == whole.token_ids
     np.testing.assert_allclose(
@@ -511,7 +511,7 @@ def test_a_long_reference_is_read_in_windows_and_scored_the_same(monkeypatch):
     }
     options = {"reference": " the hills are all around", "max_new_tokens": 4, "trace": False}
     whole = studio.compare("hello all", plans, **options).reference_logprobs
-    monkeypatch.setattr("lmoe_studio.generation.score.PASS", 20)
+    monkeypatch.setattr("lmoe_studio.generation.shared_prompts.PASS", 20)
     sizes = []
     forward = studio.model.forward
 

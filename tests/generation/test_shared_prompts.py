@@ -79,7 +79,7 @@ def test_each_run_is_what_it_would_be_alone(router, trace):
 
 def test_long_prompts_are_shared_piece_by_piece(studio, monkeypatch):
     whole = studio.compare("abcd" * 10, GENERATED | PROMPT, max_new_tokens=6)
-    monkeypatch.setattr("lmoe_studio.generation.decode.PASS", 28)
+    monkeypatch.setattr("lmoe_studio.generation.shared_prompts.PASS", 28)
     seen = passes_of(studio, monkeypatch)
     pieces = studio.compare("abcd" * 10, GENERATED | PROMPT, max_new_tokens=6)
     assert seen[0] == (7, 4)
