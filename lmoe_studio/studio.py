@@ -7,6 +7,7 @@ from threading import get_ident
 from typing import Any, Self
 
 import pandas as pd
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -60,6 +61,13 @@ from lmoe_studio.tracing.routes import known_routes
 from lmoe_studio.tracing.text_blend import text_blend
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
+from lmoe_studio.training.adapt import Adapted, AdaptStep, adapt
+
+_FOLDED = "A blend is folded into the base model's weights; unfold it first."
+_UNFINISHED = (
+    "A text is being written, or a corpus read; {} between calls only: wait for their end, or close "
+    "the stream."
+)
 
 
 class Studio:
@@ -92,6 +100,7 @@ class Studio:
         bank.require_base(base.identity)
         self.base = base
         self.bank = bank
+        self._loaded_routers = bank.router_state
         self.tokenizer = base.tokenizer
         self._texts = TokenTexts(base.tokenizer)
         self.context_length = base.context_length
@@ -564,7 +573,58 @@ class Studio:
             ConfigError: the routers read hidden states.
         """
         ids = self._author.read_prompt(prompt, chat=chat)
-        return known_routes(self.model, self._texts, ids)
+        with self._one_at_a_time:  # for the routers may be adapting
+            return known_routes(self.model, self._texts, ids)
+
+    def adapt(
+        self,
+        texts: CorpusLike,
+        *,
+        text_column: str = "text",
+        on_step: Callable[[AdaptStep], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> Adapted:
+        """Let the routers learn from some pages of text for a moment, without labels.
+
+            adapted = studio.adapt([text], steps=20)
+            adapted.before.held_out_loss, adapted.after.held_out_loss
+            studio.undo_adaptation()
+
+        They learn from the beginning of each text; its end says whether that helped, and the best
+        step is the one that stays. Others who use the studio wait meanwhile. The bank on disk stays
+        what it is; `save_bank(studio.bank, folder)` writes the adapted one.
+
+        Args:
+            texts: as for `evaluate`; of each as much as the model can read.
+            text_column: of a file or dataset.
+            on_step: hears each step; has no turn of its own, so that it cannot run the studio.
+            should_stop: asked before each step; what was best until then stays.
+            options: those of `AdaptOptions`: `objective` ("entropy" or "language"), `steps`,
+                `learning_rate`, `held_out`.
+
+        Raises:
+            ConfigError: an option is out of range, or the router has nothing to learn.
+            HubError, DataError: the texts cannot be had.
+            TextError: none has three tokens.
+            PlanError: a blend is folded, or a text or corpus is not finished.
+            OverflowedError: the model's scores are not finite.
+        """
+        with opened_corpus(texts, text_column=text_column) as corpus:
+            ids = [self._encode_cut(item)[: self.context_length] for item in corpus]
+        with self._between_calls("the routers can be adapted"):
+            found = adapt(self.model, ids, on_step=on_step, should_stop=should_stop, **options)
+            self._take_routers(found.state)
+        return found
+
+    def undo_adaptation(self) -> None:
+        """Put the routers back that the bank was loaded with, to the bit.
+
+        Raises:
+            PlanError: a blend is folded, or a text or corpus is not finished.
+        """
+        with self._between_calls("an adaptation can be undone"):
+            self._take_routers(self._loaded_routers)
 
     @contextmanager
     def fold(self, plan: PlanLike, *, everywhere: bool = False) -> Iterator[None]:
@@ -592,10 +652,7 @@ class Studio:
             folding.__enter__()
             if self._one_at_a_time.calls:
                 folding.__exit__(None, None, None)
-                raise PlanError(
-                    "A text is being written, or a corpus read; a blend can be folded into the "
-                    "weights between calls only: wait for their end, or close the stream."
-                )
+                raise PlanError(_UNFINISHED.format("a blend can be folded into the weights"))
         try:
             yield
         finally:
@@ -603,11 +660,25 @@ class Studio:
                 folding.__exit__(None, None, None)
 
     @contextmanager
+    def _between_calls(self, what: str) -> Iterator[None]:
+        """Everyone's turn at once, while nobody is in the middle of a text; `what` then is done."""
+        with self._one_at_a_time:
+            if self.model.folded is not None:
+                raise PlanError(_FOLDED)
+            if self._one_at_a_time.calls:
+                raise PlanError(_UNFINISHED.format(what))
+            yield
+
+    def _take_routers(self, state: dict[str, Tensor]) -> None:
+        self.model.take_routers(state)
+        self.bank = self.model.bank
+
+    @contextmanager
     def _live_experts(self) -> Iterator[None]:
         """A call, perhaps of several turns, that needs the experts beside the weights."""
         with self._one_at_a_time.call():
             if self.model.folded is not None:
-                raise PlanError("A blend is folded into the base model's weights; unfold it first.")
+                raise PlanError(_FOLDED)
             yield
 
     @property

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lmoe_studio.cli import (
+    adapt,
     bank,
     evaluate,
     export,
@@ -38,7 +39,20 @@ app = typer.Typer(
 _show_warning = warnings.showwarning
 
 # In the order of --help.
-for _module in (serve, trace, evaluate, generate, merge, export, train, jobs, bank, hub, report):
+for _module in (
+    serve,
+    trace,
+    evaluate,
+    generate,
+    merge,
+    export,
+    train,
+    adapt,
+    jobs,
+    bank,
+    hub,
+    report,
+):
     app.add_typer(_module.commands)
 
 

@@ -363,6 +363,21 @@ class MixtureModel(nn.Module):
         routers = dict(zip(self._sites.keys, cast(Iterable[Router], self.routers), strict=True))
         return bank_of(self.bank, self.bank_layers, routers)
 
+    def router_parameters(self) -> dict[str, str]:
+        """What the routers learn: each tensor's name here, and its name in the bank's files."""
+        return {
+            f"routers.{index}.{name}": f"{key}.{name}"
+            for index, key in enumerate(self._sites.keys)
+            for name, _ in self.routers[index].named_parameters()
+        }
+
+    @torch.no_grad()
+    def take_routers(self, state: dict[str, Tensor]) -> None:
+        """Let the routers be others of the same make: of these tensors, named as in a bank's files."""
+        for name, saved in self.router_parameters().items():
+            self.get_parameter(name).copy_(state[saved])
+        self.bank = self.bank.with_router(self.bank.router, state)
+
     def base_state(self) -> dict[str, Tensor]:
         """The base model's own parameters and buffers under its own names."""
         return base_state(self.base)
