@@ -18,6 +18,7 @@ from lmoe_studio.errors import DataError
 from lmoe_studio.plain_data import PlainDataError, read_json
 from lmoe_studio.sources.dataset import saved_columns, saved_rows
 from lmoe_studio.sources.rows import MAX_TEXT
+from lmoe_studio.whole import is_folder
 
 _MAX_LINE = 8 * MAX_TEXT  # of JSON and CSV, which escape characters and hold other columns
 _BATCH = 16  # rows of a Parquet file, unpacked at once
@@ -40,7 +41,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Rows:
     Raises:
         DataError: names the file, the line, and what is wrong with it.
     """
-    if path.is_dir():
+    if is_folder(path):
         yield from saved_rows(path, columns)
         return
     read = _READERS.get(path.suffix.lower())
@@ -58,7 +59,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read.
     """
-    if path.is_dir():
+    if is_folder(path):
         return saved_columns(path)
     if path.suffix.lower() == ".parquet":
         with _readable(path):
@@ -84,7 +85,7 @@ def column_samples(path: Path) -> dict[str, str]:
 def sha256(path: Path) -> str:
     """Of the file's bytes, or of those of a folder's files. Raises DataError if it cannot be read."""
     with _readable(path):
-        if not path.is_dir():
+        if not is_folder(path):
             return _file_sha256(path)
         whole = hashlib.sha256()
         for file in files_of(path):
@@ -92,9 +93,15 @@ def sha256(path: Path) -> str:
         return whole.hexdigest()
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 of a folder. Raises DataError if it cannot be read."""
+    with _readable(path):
+        return 0 if is_folder(path) else path.stat().st_size
+
+
 def files_of(path: Path) -> list[Path]:
     """A file itself, or the files of a saved dataset in the order of their names."""
-    if not path.is_dir():
+    if not is_folder(path):
         return [path]
     return sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink())
 

@@ -7,7 +7,7 @@ file, the last stays; of two that make one folder, the first, and the other hear
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmoe_studio.errors import StorageError
@@ -81,6 +81,19 @@ def require_name(path: Path) -> None:
     """Look whether a system can have such a name. Raises StorageError."""
     if "\0" in str(path):
         raise StorageError(f"{str(path)!r} holds a NUL, which no name has; name another place.")
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            longest = max(path.parts, key=len)[:40]
+            raise StorageError(f"{longest}… is too long a name; name another place.") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; none is under a name that is too long, or not ours to look at."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def _taken(folder: Path) -> StorageError:

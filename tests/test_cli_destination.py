@@ -35,6 +35,23 @@ def test_every_command_that_writes_looks_first(lmoe, tmp_path, command):
     assert len(err.strip().splitlines()) == 1
 
 
+LONG = "n" * 300
+READING = [
+    ["trace", "--data", LONG, "--out", "runs"], ["trace", "--file", LONG], ["eval", "--data", LONG],
+    ["generate", "--prompt", "x", "--plan", LONG], ["report", LONG, "--out", "r.html"],
+    ["train", LONG], ["jobs", "start", LONG], ["inspect", LONG], ["push", LONG, "a/b"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *READING], ids=lambda command: command[0])
+def test_a_name_that_is_too_long_is_an_error_in_one_sentence(lmoe, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMOE_HOME", str(tmp_path / "home"))
+    (tmp_path / "texts.txt").write_text("a text")
+    code, _, err = lmoe(*(one.replace("FILE", LONG) for one in command))
+    assert (code, err.startswith("Error: "), len(err.splitlines())) == (1, True, 1), err
+
+
 def test_a_folder_that_is_there_is_refused_before_anything_is_loaded(lmoe, tmp_path):
     for command in (COMMANDS[-2], COMMANDS[-1]):
         code, _, err = lmoe(*command[:-1], str(tmp_path))

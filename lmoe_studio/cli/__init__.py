@@ -72,6 +72,11 @@ def main() -> None:
                 raise
             say(str(error), title="Error:")
             sys.exit(1)
+        except OSError as error:  # of a name that the system cannot have, or a disk that fails
+            if debug:
+                raise
+            say(f"{error.filename or 'A file'}: {error.strerror or error}.", title="Error:")
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from lmoe_studio.errors import StorageError
-from lmoe_studio.whole import require_free
+from lmoe_studio.whole import require_free, require_name
 
 
 def require_file_place(out: Path | None) -> None:
@@ -15,6 +15,7 @@ def require_file_place(out: Path | None) -> None:
     """
     if out is None:
         return
+    require_name(out)
     if out.is_dir():
         raise StorageError(f"{out} is a folder; give the name of a file.")
     require_folder_place(out.parent)
@@ -32,6 +33,7 @@ def require_folder_place(out: Path) -> None:
     Raises:
         StorageError: it cannot, or is a file.
     """
+    require_name(out)
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
         raise _unwritable(out, f"{there} is a file, not a folder")

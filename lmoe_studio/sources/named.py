@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lmoe_studio.config import Config, explain
 from lmoe_studio.errors import ConfigError
+from lmoe_studio.whole import is_folder
 
 MOST_ROWS = 100_000
 _PREFIX = "hf:"
@@ -64,7 +65,7 @@ class DatasetSource(Config):
     def relative_to(self, folder: Path) -> Self:
         """The same with a folder taken from `folder`; what is none there is an id of the hub."""
         place = folder / Path(self.dataset).expanduser()
-        if not (self.looks_local or place.is_dir()):
+        if not (self.looks_local or is_folder(place)):
             return self
         return self.model_copy(update={"dataset": str(place.absolute())})
 

@@ -119,7 +119,6 @@ def open_run(out: Path, run: str | None, config: dict[str, Any]) -> Path:
             f"A run is named with letters, digits, '.', '_' and '-', a letter first, not {run!r}."
         )
     try:
-        require_name(out)
         require_runs_only(out)
         others = runs_in(out)
         if run is None:
@@ -177,7 +176,9 @@ def require_runs_only(out: Path) -> None:
 
     Raises:
         ConfigError: something does.
+        StorageError: no folder can have this name.
     """
+    require_name(out)
     if not out.exists():
         return
     for path in out.iterdir():

@@ -9,6 +9,7 @@ from lmoe_studio.training.config import TrainingConfig
 from lmoe_studio.training.identity import FREE, Digests, bank_digest, run_identity
 from lmoe_studio.training.report import portable
 from lmoe_studio.training.run_folder import begun_with, has_checkpoints
+from lmoe_studio.whole import require_name
 
 
 def check_destination(
@@ -30,6 +31,7 @@ def check_destination(
         StorageError: something else is there.
     """
     out = config.out
+    require_name(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "bank.json").is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from lmoe_studio.errors import DataError
 from lmoe_studio.sources.named import MOST_ROWS
 from lmoe_studio.sources.rows import COLUMNS, TextRow
+from lmoe_studio.text_rows import file_size
 from lmoe_studio.training.examples import text_rows
 
 MAX_CHARACTERS = 2**30
@@ -30,7 +31,7 @@ class RowFiles:
     def survey(self) -> None:
         """Read all rows once: check, count, and note what is left out."""
         for path in self.paths:
-            limit = max(MAX_CHARACTERS, 20 * path.stat().st_size if path.is_file() else 0)
+            limit = max(MAX_CHARACTERS, 20 * file_size(path))
             read, rows, columns = 0, 0, set[str]()
             for row in text_rows(path):
                 rows += 1
