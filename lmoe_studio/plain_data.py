@@ -82,6 +82,8 @@ def read_yaml(text: str) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except (ValueError, OverflowError) as error:
+        if "digits" in str(error):  # Python's advice is for programmers
+            raise PlainDataError("it holds a number of thousands of digits") from None
         raise PlainDataError(f"it holds a value that cannot be read ({error})") from None
     _require_shallow(value)
     return value

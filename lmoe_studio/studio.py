@@ -27,6 +27,7 @@ from lmoe_studio.causal.evaluation import CorpusEvaluator, CorpusLosses
 from lmoe_studio.config import Quantize
 from lmoe_studio.errors import (
     ConfigError,
+    DataError,
     PlanError,
     TextError,
     kind_of,
@@ -92,6 +93,7 @@ class Studio:
         Raises:
             BaseMismatchError: the bank was made for a base of another architecture.
             BankError: there is no such bank, or it is damaged.
+            BaseModelError: the tokenizer has tokens that the model does not know.
         """
         if not isinstance(bank, ExpertBank):
             bank = load_bank(bank)
@@ -692,14 +694,17 @@ class Studio:
         most = _most_tokens(max_tokens)
         if most is None or most > self.context_length:
             return self._ids.whole(text)
-        return self._ids.first(text, most)
+        return self._ids.first(text, most) or self._ids.whole(text)  # which says why there is none
 
     def _encode_cut(self, item: LabelledText) -> list[int]:
         """One token more than the model reads where there are more, so that a cut is seen."""
         most = self.context_length + 1
-        if item.turns:
+        if not item.turns:
+            return self._ids.first(item.text, most)
+        try:
             return self._ids.first_of_chat(item.turns, most)
-        return self._ids.first(item.text, most)
+        except TextError as error:
+            raise DataError(f"{item.where}: {error}") from None
 
 
 def _same_base(

@@ -92,7 +92,7 @@ def text_row(values: Mapping[str, Any], where: str) -> TextRow:
         DataError: it is of none, or of several; names `where`, and the columns that there are.
     """
     there = [one for one in LAYOUTS if set(one.columns) <= values.keys()]
-    filled = _told_apart([one for one in there if not _is_empty(values[one.learned])], values)
+    filled = _told_apart([one for one in there if not is_empty(values[one.learned])], values)
     if len(filled) > 1:
         names = " and ".join(f"`{one.learned}`" for one in filled)
         raise DataError(
@@ -143,14 +143,14 @@ def _parts(
     return "pair", (("user", question), ("assistant", _string(values, answer, where))), 0
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a cell is: null, NaN (a null that pandas wrote), blank, or without an entry."""
     is_nan = isinstance(value, float) and math.isnan(value)
     return value is None or is_nan or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _messages(value: Any, column: str, where: str) -> tuple[tuple[str, str], ...]:
-    if _is_empty(value):
+    if is_empty(value):
         return ()
     if isinstance(value, dict):  # how datasets before its version 4 gives a list of objects
         value = _turned(value)
@@ -186,7 +186,7 @@ def _turned(lists: dict[str, Any]) -> Any:
 
 def _string(values: Mapping[str, Any], column: str, where: str) -> str:
     value = values.get(column)
-    if _is_empty(value):
+    if is_empty(value):
         return ""
     if not isinstance(value, str):
         raise DataError(f"{where}: '{column}' is {type(value).__name__}, not text.")

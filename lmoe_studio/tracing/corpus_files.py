@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from lmoe_studio.errors import DataError, did_you_mean
-from lmoe_studio.sources.rows import COLUMNS, MAX_TEXT, has_layout, text_row
+from lmoe_studio.sources.rows import COLUMNS, MAX_TEXT, has_layout, is_empty, text_row
 from lmoe_studio.text_rows import read_rows, sha256
 
 MAX_CORPUS = 2**30  # characters of all texts; a small Parquet file can unpack to any size
@@ -26,14 +27,17 @@ class LabelledText:
     """(role, text) of a conversation, which the base's chat template puts together."""
     columns: tuple[str, ...] = ()
     """What it was read from."""
+    where: str = ""
+    """File and line that it stands in, of a file."""
 
 
 @dataclass(frozen=True)
 class CorpusFile:
     """A file of texts (.jsonl, .csv, .parquet, or .txt with a text a line), or a saved dataset.
 
-    Where there is no column `text` and no other was named, pairs and conversations are found by
-    their usual columns (`sources.rows`). A pair is read as training reads it, the answer on a new line.
+    Where no other column was named and a row's `text` is empty or not there, as in files that were
+    united, pairs and conversations are found by their usual columns (`sources.rows`). A pair is read
+    as training reads it, the answer on a new line.
     """
 
     path: Path
@@ -69,16 +73,16 @@ class CorpusFile:
     def item(self, row: dict[str, Any], where: str) -> LabelledText:
         """The text of a row, blank ones too. Raises DataError: it holds none."""
         found = None
-        if self.text_column == "text" and "text" not in row and has_layout(row):
+        if self.text_column == "text" and is_empty(row.get("text")) and has_layout(row):
             found = text_row(row, where)
         text = "\n".join(part for _, part in found.parts) if found else self._text(row, where)
-        label = (
-            _label(row[self._known(self.label_column, row, where)]) if self.label_column else None
-        )
+        label = None
+        if self.label_column:
+            label = _label(row[self._known(self.label_column, row, where)], where)
         if found is None:
-            return LabelledText(text, label, columns=(self.text_column,))
+            return LabelledText(text, label, columns=(self.text_column,), where=where)
         turns = found.parts if found.kind == "messages" else ()
-        return LabelledText(text, label, turns, found.columns)
+        return LabelledText(text, label, turns, found.columns, where)
 
     def sha256(self) -> str:
         """Of the file's bytes."""
@@ -140,7 +144,7 @@ class CorpusTexts:
             if len(text) > MAX_TEXT:
                 raise DataError(f"Text {number} is longer than {MAX_TEXT:,} characters; split it.")
             if text.strip():
-                yield LabelledText(str(text), _label(label))
+                yield LabelledText(str(text), _label(label, f"Text {number}"))
 
     def sha256(self) -> str:
         """Of the texts and labels."""
@@ -185,9 +189,17 @@ def is_missing(value: Any) -> bool:
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
-def _label(value: object) -> str | None:
+def _label(value: object, where: str) -> str | None:
     """A label as text; None where there is none (missing, or blank)."""
-    return None if is_missing(value) or not str(value).strip() else str(value)
+    if is_missing(value):
+        return None
+    try:
+        label = str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        raise DataError(
+            f"{where}: its label is a number of thousands of digits; give a name."
+        ) from None
+    return label.encode("utf-8", "replace").decode() if label.strip() else None
 
 
 def _listed(values: Iterable[object], what: str) -> list[Any]:
@@ -198,7 +210,8 @@ def _listed(values: Iterable[object], what: str) -> list[Any]:
             f"Expected the {what} one by one, as a list or a column, and got "
             f"{type(values).__name__}; of a table give one column, for example frame['text']."
         )
-    to_list = getattr(values, "to_pylist", None)  # Arrow's arrays hold their own kind of scalars
+    # Arrow's arrays and torch's tensors hold their own kinds of scalars.
+    to_list = values.tolist if isinstance(values, Tensor) else getattr(values, "to_pylist", None)
     try:
         items = iter(to_list() if to_list else values)
     except TypeError:

@@ -394,6 +394,14 @@ def test_columns_of_every_library_are_what_lists_are(studio, tmp_path, texts, la
     assert {type(item.text) for item in corpus} == {str}
 
 
+def test_labels_are_names_whatever_they_were():
+    named = [item.label for item in CorpusTexts(["a"] * 3, ["\ud800", np.int64(3), True])]
+    assert named == ["?", "3", "True"]
+    assert [item.label for item in CorpusTexts(["a", "b"], torch.tensor([1, 2]))] == ["1", "2"]
+    with pytest.raises(DataError, match=r"Text 2: its label is a number of thousands of digits"):
+        list(CorpusTexts(["a", "b"], [1, 10**5000]))
+
+
 def test_a_data_frame_is_traced_and_evaluated_as_lists_are(studio, tmp_path):
     frame = pd.DataFrame({"text": COLUMN, "label": KINDS})
     runs = [

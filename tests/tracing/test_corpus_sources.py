@@ -8,7 +8,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from tiny_models import make_tiny_studio
 
-from lmoe_studio.errors import ConfigError, DataError
+from lmoe_studio.errors import ConfigError, DataError, StorageError
 from lmoe_studio.tracing.corpus_files import survey
 from lmoe_studio.tracing.corpus_sources import opened_corpus
 
@@ -95,6 +95,10 @@ def test_what_is_none_is_refused_in_one_sentence(studio, dataset, tmp_path):
         studio.evaluate(dataset, label_column="topic")
     with pytest.raises(DataError, match=r"no column 'text'; .*question, answer"):
         studio.evaluate(datasets.Dataset.from_dict({"question": ["a"], "answer": ["b"]}))
+    with pytest.raises(DataError, match="not ''"):  # no file, but a long text that was pasted
+        studio.evaluate("a person pasted this " * 40)
+    with pytest.raises(StorageError, match=r"is too long a name"):
+        studio.trace_corpus(TEXTS, out=tmp_path / ("n" * 300))
     with pytest.raises(ConfigError, match="Labels go with texts"):
         studio.evaluate(dataset, labels=LABELS)
     with pytest.raises(ConfigError, match="spilt"):
@@ -111,3 +115,38 @@ def test_a_file_with_other_columns_than_text_is_found(studio, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"prompt": "A", "completion": "B"}) + "\n")
     assert studio.evaluate(path).tokens == studio.evaluate(["A\nB"]).tokens
+
+
+UNITED = {
+    "A\nB": {"prompt": "A", "response": "B"},
+    "A\n\nC\nB": {"instruction": "A", "input": "C", "output": "B"},
+    "Hi?\nYes.": {"conversations": CHAT},
+    "T": {"text": "T"},
+}
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  ", float("nan")])
+def test_columns_of_united_files_that_are_empty_are_passed_over(tmp_path, nothing):
+    empty = dict.fromkeys(("text", "prompt", "response", "instruction", "input", "output"), nothing)
+    empty["conversations"] = None
+    path = tmp_path / "united.jsonl"
+    path.write_text("".join(json.dumps(empty | row) + "\n" for row in UNITED.values()))
+    pd.read_json(path, lines=True).to_parquet(tmp_path / "united.parquet")
+    for file in (path, tmp_path / "united.parquet"):
+        with opened_corpus(file) as corpus:
+            assert [item.text for item in corpus] == list(UNITED)
+    with opened_corpus(path, text_column="prompt") as corpus:  # asked for by its name
+        assert [item.text for item in corpus] == ["A"]
+
+
+def test_a_template_that_refuses_a_conversation_names_the_line(studio, tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in UNITED.values()))
+    before = studio.tokenizer.chat_template
+    try:
+        studio.tokenizer.chat_template = "{{ raise_exception('no') }}"
+        for run in (studio.evaluate, lambda file: studio.trace_corpus(file, out=tmp_path / "out")):
+            with pytest.raises(DataError, match=r"chats.jsonl, line 3: .*refuses .*no"):
+                run(path)
+    finally:
+        studio.tokenizer.chat_template = before
