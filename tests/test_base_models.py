@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import make_tiny_base, make_tiny_tokenizer
+from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
 from lmoe_studio import base_models
 from lmoe_studio.base_models import (
@@ -16,6 +16,7 @@ from lmoe_studio.base_models import (
     load_base,
 )
 from lmoe_studio.errors import BaseModelError, StorageError
+from lmoe_studio.studio import Studio
 
 
 @pytest.fixture
@@ -70,6 +71,9 @@ def test_tokens_that_the_model_does_not_know_are_named(folder):
     tokenizer.save_pretrained(folder)
     with pytest.raises(BaseModelError, match=r"has 2 tokens .* '<new>' \(number 259 of 259\)"):
         load_base(str(folder), device="cpu")
+    model = make_tiny_base()
+    with pytest.raises(BaseModelError, match=r"'tiny' has 2 tokens .* '<new>'"):
+        Studio(model, tokenizer, make_bank(model))
 
 
 def test_a_model_may_have_room_for_more_tokens(folder):
@@ -106,6 +110,8 @@ def test_a_damaged_folder_is_refused_in_one_sentence(folder, name, content, mess
 def test_an_unknown_id_and_a_folder_without_a_model_are_refused(tmp_path):
     with pytest.raises(BaseModelError, match="'no-such/model' could not be loaded"):
         load_base("no-such/model")
+    with pytest.raises(BaseModelError, match="could not be loaded"):
+        load_base("n" * 300, device="cpu")
     with pytest.raises(BaseModelError, match="holds no causal language model"):
         load_base(str(tmp_path))
 

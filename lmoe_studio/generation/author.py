@@ -82,7 +82,7 @@ class Author:
                 raise PlanError(FOLDED)
         settings = GenerationOptions.parse(options, source="Generation")
         self.check_alternatives(settings.alternatives)
-        past = past_of(prompt)
+        past = self._open_past(past_of(prompt))
         ids, written = self._read_start(prompt, past, settings)
         new_tokens = len(written) + settings.max_new_tokens
         plans = [
@@ -245,6 +245,13 @@ class Author:
         while length and ids[length - 1] in ends:
             length -= 1
         return ids[:length] or ids  # a lone mark begins a text, where it is both
+
+    def _open_past(self, past: RoutingTrace | None) -> RoutingTrace | None:
+        """A text that was only read, without its end mark; what the model wrote stays whole."""
+        if past is None or past.generated.any():
+            return past
+        length = len(self._open(past.token_ids.tolist()))
+        return past if length == len(past) else past.first(length)
 
 
 def _seed(settings: GenerationOptions, past: RoutingTrace | None) -> int:

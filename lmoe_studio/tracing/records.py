@@ -1,7 +1,7 @@
 """RoutingTrace: what one run did, token by token, as plain numpy arrays and names (no torch)."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,13 @@ class RoutingTrace:
     @property
     def num_layers(self) -> int:
         return len(set(self.site_layers))
+
+    def first(self, count: int) -> Self:
+        """The trace of its first positions alone."""
+        names = ("token_ids", *_CELLS, *_POSITIONS, *_PER_POSITION, "contributions")
+        cut = {n: getattr(self, n)[:count] for n in names if getattr(self, n) is not None}
+        notes = {name: values[:count] for name, values in self.notes.items()}
+        return replace(self, **cut, notes=notes)
 
     def by_layer(self, values: NDArray[Any]) -> FloatArray:
         """`[position, site, expert]` averaged over the sites of each block: `[position, layer, …]`.

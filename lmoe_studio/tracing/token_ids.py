@@ -5,7 +5,7 @@ from functools import cached_property, partial
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lmoe_studio.errors import ContextLengthError
+from lmoe_studio.errors import ContextLengthError, TextError
 from lmoe_studio.text_reader import TextReader
 
 _COUNTED = 100_000
@@ -32,6 +32,7 @@ class TokenIds:
             new_tokens: how many more are to be written after it.
 
         Raises:
+            TextError: it has none.
             ContextLengthError: together they are more than the model reads.
         """
         return self._within(text, self._reader.ids, new_tokens)
@@ -40,6 +41,7 @@ class TokenIds:
         """All tokens of a text that goes on after another.
 
         Raises:
+            TextError: it has none.
             ContextLengthError: they are more than the model reads.
         """
         return self._within(text, self._reader.continuing, 0)
@@ -66,7 +68,7 @@ class TokenIds:
         """All tokens of a prompt in the chat template, up to where the assistant is to speak.
 
         Raises:
-            TextError: the template refuses it.
+            TextError: the template refuses it, or makes nothing of it.
             ContextLengthError: see `whole`.
         """
         text = self._reader.chat([{"role": "user", "content": prompt}], to_answer=True)
@@ -78,6 +80,8 @@ class TokenIds:
             least = -(-len(text) // self._longest)
             raise ContextLengthError(least, limit, new_tokens, at_least=True)
         ids = read(text)
+        if not ids:
+            raise TextError("The model's tokenizer makes no token of the text; give it another.")
         if len(ids) + new_tokens > limit:
             raise ContextLengthError(len(ids), limit, new_tokens)
         return ids

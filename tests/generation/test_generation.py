@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import ROUTERS, make_tiny_base, make_tiny_studio
+from tokenizers.normalizers import Replace
 from tokenizers.processors import TemplateProcessing
 from tolerances import ONE_PASS
 from transformers import set_seed
@@ -487,6 +488,18 @@ def test_a_prompt_never_ends_with_an_end_mark():
     found = studio.generate("hello", max_new_tokens=3)
     assert found.trace.token_ids.tolist() == plain.trace.token_ids.tolist()
     assert found.token_ids == plain.token_ids
+
+
+def test_what_makes_no_token_is_refused():
+    studio = make_tiny_studio()
+    studio.tokenizer.chat_template = "{% for m in messages %}{% endfor %}"
+    with pytest.raises(TextError, match="makes no token"):
+        studio.generate("hello", chat=True)
+    studio = make_tiny_studio()
+    studio.tokenizer._tokenizer.normalizer = Replace("x", "")
+    for read in (studio.generate, studio.trace, lambda text: studio.trace(text, max_tokens=3)):
+        with pytest.raises(TextError, match="makes no token"):
+            read("xx")
 
 
 def test_a_stop_string_that_is_a_special_token_stops():

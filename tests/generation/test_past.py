@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tapes import Tape
 from tiny_models import ROUTERS, make_tiny_studio
+from tokenizers.processors import TemplateProcessing
 from tolerances import ONE_PASS
 
 from lmoe_studio.errors import (
@@ -154,6 +155,19 @@ def test_a_trace_of_a_read_text_is_gone_on_after_like_a_prompt(studio):
     assert found.token_ids == whole.token_ids
     assert found.prompt == "hello"
     assert found.trace.generated.sum() == 6
+
+
+def test_the_end_mark_of_a_read_text_is_not_gone_on_after(studio):
+    plain = studio.generate("hello", max_new_tokens=4, contributions=True)
+    ending = make_tiny_studio()
+    ending.tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    read = ending.trace("hello", contributions=True)
+    assert read.token_ids[-1] == 2
+    found = ending.generate(read, max_new_tokens=4, contributions=True)
+    assert_same(found, plain)
+    assert_kept(found.trace, read.first(len(read) - 1))
 
 
 def test_a_file_is_gone_on_after(studio, tmp_path):
