@@ -16,13 +16,3 @@ def layer_code(layer: int, like: Tensor, width: int) -> Float[Tensor, " width"]:
     places = torch.arange(width // 2, dtype=like.dtype, device=like.device)
     angle = layer * 10000 ** (-2 * places / width)
     return torch.cat([angle.sin(), angle.cos()])
-
-
-def with_layer_code(
-    hidden: Float[Tensor, "*batch d_in"], layer: int, width: int
-) -> Float[Tensor, "*batch wide"]:
-    """The code before the hidden states; `width` 0 leaves them as they are."""
-    if not width:
-        return hidden
-    code = layer_code(layer, hidden, width).expand(*hidden.shape[:-1], width)
-    return torch.cat([code, hidden], dim=-1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mechanisms.vectors import cases, same
 
-from lmoe_studio.routing.layer_code import layer_code, with_layer_code
+from lmoe_studio.routing.layer_code import layer_code
 from lmoe_studio.routing.mlp import relu_logits
 from lmoe_studio.routing.pooling import pooled
 
@@ -30,11 +30,11 @@ def test_one_gate_for_all_layers_reads_which_layer_it_is_in():
     hidden, width = inputs["hidden"], inputs["code_width"]
     same(layer_code(inputs["layer"], hidden, width), expected["code"])
     same(layer_code(7, hidden, 8), expected["code_layer_7_width_8"])
-    read = with_layer_code(hidden, inputs["layer"], width)
+    code = layer_code(inputs["layer"], hidden, width).expand(*hidden.shape[:-1], -1)
+    read = torch.cat([code, hidden], dim=-1)
     every = torch.ones(hidden.shape[:2], dtype=torch.bool)
     weights, _ = pooled(token_scores(read, inputs["gate"]), every, "prompt", {})
     same(weights, expected["weights"][:, None].expand_as(weights))
-    assert with_layer_code(hidden, 3, 0) is hidden
 
 
 def long_text():

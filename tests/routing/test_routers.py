@@ -34,7 +34,7 @@ def test_top_k_keeps_the_largest_and_their_sum():
 
 def test_activation_and_temperature():
     logits = torch.tensor([[1.0, 3.0]])
-    soft = activated(logits, temperature=2)
+    soft = activated(logits, temperature=2.0)
     torch.testing.assert_close(soft, torch.tensor([[0.5, 1.5]]).softmax(-1))
     sigmoid = activated(logits, "sigmoid")
     torch.testing.assert_close(sigmoid, logits.sigmoid())
