@@ -46,6 +46,7 @@ def import_adapters(
     *,
     base: str = EMBEDDED_BASE,
     router: RouterSettings | None = None,
+    remember: Callable[[BaseModel, ExpertBank], ExpertBank] | None = None,
     leave_out: Collection[str] = (),
     leave_out_refused: bool = False,
     beside: BaseModel | None = None,
@@ -60,6 +61,8 @@ def import_adapters(
         out: the bank's folder, whose name is the bank's; must not exist.
         base: the base model that the adapters belong to.
         router: None takes `import_router()`.
+        remember: gives the bank the tensors of a router that is made of examples
+            (`training.memory.build_memory`).
         leave_out: names of layers, or of what they lie in, whose part of the adapters is passed
             over: "lm_head", "experts".
         leave_out_refused: make the bank of those that fit, and say why the others do not.
@@ -100,6 +103,9 @@ def import_adapters(
             return Imported(None, refused, tuple(notes))
         settings = router or import_router()
         bank = ExpertBank(out.name, model.identity, tuple(experts), settings)
+        if remember is not None:
+            step("Reading the examples")
+            bank = remember(model, bank)
         step("Trying the bank")
         proof.of_bank(bank)
         step("Writing the bank")

@@ -49,6 +49,7 @@ from lmoe_studio.quantisation import is_as_asked
 from lmoe_studio.routing.check import plan_notes
 from lmoe_studio.routing.given import PlanLike, PlanSource, as_blend, as_plan, named_plans
 from lmoe_studio.routing.plan import Override, RoutingPlan
+from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.tracing.composition import composition_gap
 from lmoe_studio.tracing.corpus import CorpusOptions, CorpusProgress, CorpusTracer
 from lmoe_studio.tracing.corpus_files import LabelledText
@@ -63,6 +64,7 @@ from lmoe_studio.tracing.text_blend import text_blend
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 from lmoe_studio.training.adapt import Adapted, AdaptStep, adapt
+from lmoe_studio.training.memory import build_memory
 
 _FOLDED = "A blend is folded into the base model's weights; unfold it first."
 _UNFINISHED = (
@@ -618,6 +620,39 @@ class Studio:
             found = adapt(self.model, ids, on_step=on_step, should_stop=should_stop, **options)
             self._take_routers(found.state)
         return found
+
+    def build_memory(
+        self,
+        examples: Mapping[str, CorpusLike],
+        *,
+        router: RouterSettings | None = None,
+        per_expert: int = 64,
+        text_column: str = "text",
+    ) -> ExpertBank:
+        """The loaded bank under a router that goes by the nearest examples; nothing is trained.
+
+            bank = studio.build_memory({"sql": "sql.txt", "french": ["Il fait beau.", …]})
+
+        Args:
+            examples: by the name of each expert, texts that it is for, given as for `evaluate`.
+            router: its settings, of kind `knn`; None takes the usual ones.
+            per_expert: the most tokens of an expert's examples that are remembered.
+            text_column: of files and datasets.
+
+        Raises:
+            ConfigError: an expert has no examples, or examples no expert; or the router is of another kind.
+            TextError: an expert's examples have no text of two tokens.
+            HubError, DataError: examples cannot be had.
+        """
+        with self._live_experts(), self._one_at_a_time:
+            return build_memory(
+                self.base,
+                self.bank,
+                examples,
+                settings=router,
+                per_expert=per_expert,
+                text_column=text_column,
+            )
 
     def undo_adaptation(self) -> None:
         """Put the routers back that the bank was loaded with, to the bit.

@@ -102,6 +102,23 @@ def test_import_makes_a_bank_that_can_be_traced(lmoe, base, bank, tmp_path):
     assert code == 0, err
 
 
+def test_import_takes_examples_for_a_router_that_goes_by_them(lmoe, base, bank, tmp_path):
+    experts = [f"--expert={name}={bank / 'experts' / name}" for name in ("sql", "math")]
+    (tmp_path / "sql.txt").write_text("SELECT name FROM users\nDROP TABLE users\n")
+    (tmp_path / "math.txt").write_text("two and two is four\n")
+    examples = [f"--examples={name}={tmp_path / name}.txt" for name in ("sql", "math", "gone")]
+    (tmp_path / "gone.txt").write_text("never read\n")
+    code, _, err = lmoe(
+        "import", "--base", base, *experts, f"--expert=gone={tmp_path / 'gone'}", "--router", "knn",
+        *examples, "--out", tmp_path / "mine",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "Left out: 'gone'" in err
+    mine = load_bank(tmp_path / "mine")
+    assert (mine.router.kind, len(mine.router_state["layers.0.keys"])) == ("knn", 36)
+    assert {one["expert"] for one in mine.training["memory"]} == {"sql", "math"}
+
+
 def test_train_writes_a_bank(lmoe, base, tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(
@@ -134,6 +151,9 @@ def test_train_writes_a_bank(lmoe, base, tmp_path):
         (["report", "BANK", "--out", "x.html"], "holds no run"),
         (["train", "no-such.yaml"], "no-such.yaml cannot be read"),
         (["import", "--expert", "sql", "--out", "x"], "write NAME=FOLDER"),
+        (["import", "--expert", "a=b", "--router", "knn", "--out", "x"], "give --router knn and --ex"),
+        (["import", "--expert", "a=b", "--examples", "a=c", "--out", "x"], "give --router knn and"),
+        (["import", "--expert", "a=b", "--examples", "a", "--out", "x"], "write NAME=FILE"),
         (["import", "--base", "BASE", "--expert", "a=nowhere", "--out", "x"], "nowhere"),
         (["import", "--base", "no/such-model", "--expert", "a=b", "--out", "x"], "no/such-model"),
         (["trace", "--bank", "BANK", "--base", "smollm2-135m-instruct", "--text", "x"], "another"),

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,13 @@ from rich.text import Text
 from lmoe_studio.cli.console import say, table_console, waiting
 from lmoe_studio.cli.destination import require_new_folder
 from lmoe_studio.errors import AdapterError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmoe_studio.base_models import BaseModel
+    from lmoe_studio.experts.bank import ExpertBank
+    from lmoe_studio.routing.settings import RouterSettings
 
 commands = typer.Typer()
 
@@ -26,8 +33,15 @@ def _import(
         str, typer.Option(help="The base model of the adapters.")
     ] = "smollm2-135m-instruct",
     router: Annotated[
-        str, typer.Option(help="arrow (routes by the adapters' own directions) or uniform.")
+        str,
+        typer.Option(
+            help="arrow (routes by the adapters' own directions), uniform, or knn (by --examples)."
+        ),
     ] = "arrow",
+    examples: Annotated[
+        list[str] | None,
+        typer.Option(help="For knn: NAME=FILE of texts that an expert is for; once for each."),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of the router.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts a token.")] = None,
     leave_out: Annotated[
@@ -45,10 +59,14 @@ def _import(
     """
     from lmoe_studio.importing import import_adapters, import_router
 
-    folders = dict(_name_and_folder(item) for item in expert)
-    if len(folders) < len(expert):
-        raise ConfigError("--expert: two experts have the same name; give each its own.")
+    folders = _by_name(expert, "--expert", "sql=loras/sql")
+    texts = _by_name(examples or [], "--examples", "sql=queries.txt")
     settings = import_router(router, temperature=temperature, top_k=top_k)
+    if (settings.kind == "knn") != bool(texts):
+        raise ConfigError(
+            "A knn router is made of examples: give --router knn and --examples NAME=FILE for each "
+            "expert, or neither."
+        )
     require_new_folder(out)
     with waiting() as tell:
         done = import_adapters(
@@ -56,6 +74,7 @@ def _import(
             out,
             base=base,
             router=settings,
+            remember=_remembering(settings, texts, folders) if texts else None,
             leave_out=leave_out or (),
             leave_out_refused=not strict,
             on_progress=tell,
@@ -95,11 +114,32 @@ def _inspect(
         _print_bank(description)
 
 
-def _name_and_folder(item: str) -> tuple[str, str]:
-    name, equals, folder = item.partition("=")
-    if not (name and equals and folder):
-        raise ConfigError(f"--expert '{item}': write NAME=FOLDER, for example sql=loras/sql.")
-    return name, folder
+def _remembering(
+    settings: "RouterSettings", texts: dict[str, str], folders: dict[str, str]
+) -> "Callable[[BaseModel, ExpertBank], ExpertBank]":
+    """What gives a bank its memory; examples of an adapter that was left out are, too."""
+    from lmoe_studio.training.memory import build_memory
+
+    def remember(base: "BaseModel", bank: "ExpertBank") -> "ExpertBank":
+        left_out = folders.keys() - set(bank.expert_names)
+        taken = {name: place for name, place in texts.items() if name not in left_out}
+        return build_memory(base, bank, taken, settings=settings)
+
+    return remember
+
+
+def _by_name(items: list[str], option: str, example: str) -> dict[str, str]:
+    """What stands after an option that may come several times."""
+    found = dict[str, str]()
+    for item in items:
+        name, equals, place = item.partition("=")
+        if not (name and equals and place):
+            kind = "FOLDER" if option == "--expert" else "FILE"
+            raise ConfigError(f"{option} '{item}': write NAME={kind}, for example {example}.")
+        if name in found:
+            raise ConfigError(f"{option}: two have the name '{name}'; give each its own.")
+        found[name] = place
+    return found
 
 
 def _named(name: str, folders: dict[str, str]) -> str:

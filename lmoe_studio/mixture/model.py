@@ -363,11 +363,16 @@ class MixtureModel(nn.Module):
         routers = dict(zip(self._sites.keys, cast(Iterable[Router], self.routers), strict=True))
         return bank_of(self.bank, self.bank_layers, routers)
 
+    @property
+    def router_places(self) -> tuple[str, ...]:
+        """What each of the routers is called in the bank's files."""
+        return self._sites.keys
+
     def router_parameters(self) -> dict[str, str]:
         """What the routers learn: each tensor's name here, and its name in the bank's files."""
         return {
             f"routers.{index}.{name}": f"{key}.{name}"
-            for index, key in enumerate(self._sites.keys)
+            for index, key in enumerate(self.router_places)
             for name, _ in self.routers[index].named_parameters()
         }
 

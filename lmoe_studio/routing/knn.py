@@ -101,8 +101,13 @@ class KnnRouter(Router):
             raise BankError(
                 "The knn router's memory has a label that is no expert of this bank; build it again."
             )
-        if len(self.keys) and self.keys.shape[1] % self.options.heads:
-            raise BankError(
-                f"The knn router cannot cut states of width {self.keys.shape[1]} into "
-                f"{self.options.heads} heads; choose a divisor."
-            )
+        if len(self.keys):
+            check_heads(self.keys.shape[1], self.options.heads)
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise BankError where states cannot be cut into so many slices."""
+    if width % heads:
+        raise BankError(
+            f"The knn router cannot cut states of width {width} into {heads} heads; choose a divisor."
+        )
