@@ -37,7 +37,8 @@ def site_frame(
         run, sequence, position, phase, token_id, token, special, layer, module as in
         `routing_frame`; active (int16: experts with a weight other than 0), mass (float32: sum of the
         weights; 1 of a softmax, anything of other routers), and a column for each thing that the
-        router noted: threshold (float32), type (category), … Of what a router noted several of, such
+        router noted: threshold (float32), type (category), path (category: the names of the experts
+        along it, from the top, as `a/b`), … Of what a router noted several of, such
         as a token's nearest neighbours, the first; all are in `trace.notes`.
     """
     frames = [
@@ -104,6 +105,11 @@ def type_names(trace: NotedLike) -> list[str]:
     return ["other", *(one["name"] for one in options.get("types", []))]
 
 
+def _paths(nodes: NDArray[Any], experts: Sequence[str]) -> Any:
+    """The names of the experts along each path `[row, level]`."""
+    return pd.Categorical(["/".join(experts[node] for node in path) for path in nodes.tolist()])
+
+
 def _site_rows(trace: NotedLike, sequence: int, special_tokens: bool) -> pd.DataFrame:
     positions, sites, _ = trace.routing_weights.shape
     columns = token_columns(trace, sequence, sites)
@@ -116,7 +122,12 @@ def _site_rows(trace: NotedLike, sequence: int, special_tokens: bool) -> pd.Data
     columns["active"] = (trace.routing_weights != 0).sum(axis=-1).astype(np.int16).ravel()
     columns["mass"] = trace.routing_weights.sum(axis=-1).ravel()
     for name, values in trace.notes.items():
-        first = values.reshape(positions, sites, -1)[:, :, 0].ravel()
-        columns[name] = categories(first, type_names(trace)) if name == "type" else first
+        each = values.reshape(positions * sites, -1)
+        if name == "type":
+            columns[name] = categories(each[:, 0], type_names(trace))
+        elif name == "path":
+            columns[name] = _paths(each, trace.experts)
+        else:
+            columns[name] = each[:, 0]
     frame = pd.DataFrame(columns)
     return frame if special_tokens else frame[~frame["special"]].reset_index(drop=True)

@@ -15,6 +15,8 @@ from lmoe_studio.ui.palette import type_colour
 _MOST_VALUES = 8
 """A note of more numbers a token is none that a person reads."""
 _SHOWN_APART = ("threshold", "type")
+_OF_THE_GATE = ("branches",)
+"""What a router notes to be able to route anew, and says nothing to a person."""
 
 
 class ShownSites(TypedDict):
@@ -86,7 +88,7 @@ def notes_of_cell(trace: RoutingTrace, token: int, layer: int) -> dict[str, list
     others = {
         clean(name): values[token, layer].ravel()
         for name, values in trace.notes.items()
-        if name not in _SHOWN_APART
+        if name not in _SHOWN_APART + _OF_THE_GATE
     }
     return {
         name: [float(value) for value in values]

@@ -22,6 +22,7 @@ def noted(**changes):
             "threshold": np.array([[[0.1], [0.2]], [[0.3], [0.4]]], np.float32),
             "type": np.array([[0, 0], [1, 1]]),
             "neighbour": np.arange(12, dtype=np.int32).reshape(2, 2, 3),
+            "path": np.array([[[0, 1], [1, 0]], [[0, 1], [0, 1]]]),
         },
     }
     return make_trace(**(values | changes))
@@ -35,6 +36,9 @@ def test_a_row_a_token_and_router_with_what_it_noted():
     assert frame["threshold"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert frame["type"].tolist() == ["other", "other", "code", "code"]
     assert frame["neighbour"].tolist() == [0, 3, 6, 9]
+    first, second = noted().experts
+    paths = [f"{first}/{second}", f"{second}/{first}"]
+    assert frame["path"].tolist() == [paths[number] for number in (0, 1, 0, 0)]
     assert site_frame(noted(), special_tokens=False)["token"].tolist() == ["b", "b"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_studio import make_trace
+from tiny_models import ROUTERS, make_tiny_studio
 
 from analysis import site_frame
 from lmoe_studio.ui.packing import in_steps
@@ -39,6 +40,7 @@ def thresholded(**router):
         type=np.repeat([[0], [1], [1], [2], [2]], 2, axis=1),
         neighbour=np.arange(20, dtype=np.int32).reshape(5, 2, 2),
         neighbour_distance=np.arange(20, dtype=np.float32).reshape(5, 2, 2) / 4,
+        branches=np.zeros((5, 2, 3), np.float32),
     )
 
 
@@ -110,6 +112,23 @@ def test_a_cell_has_what_else_was_noted_of_it():
     assert cell["notes"] == {"neighbour": [14, 15], "neighbour_distance": [3.5, 3.75], "flag": [1]}
     assert exact_cell(trace, key="k", lo=3, hi=3, layer=-1)["notes"] == {}
     assert exact_cell(trace, key="k", lo=3, hi=4, layer=1)["notes"] == {}
+
+
+@pytest.mark.parametrize(
+    "router", ROUTERS, ids=lambda one: f"{one.kind}-{one.scope}-{one.activation}"
+)
+def test_what_each_kind_of_router_gives_is_shown(router):
+    trace = make_tiny_studio(router=router).trace("select a from b where c")
+    payload = json.loads(json.dumps(trace_payload(trace, key="k")))
+    cell = json.loads(json.dumps(exact_cell(trace, key="k", lo=1, hi=1, layer=1)))
+    is_softmax = router.activation == "softmax" and (router.renormalise or not router.top_k)
+    assert ("sites" in payload) == (not is_softmax or router.kind == "tree")
+    assert ("notes" in payload) == (router.threshold is not None or router.kind == "typed")
+    wanted = {"knn": ["neighbour", "neighbour_distance"], "tree": ["path", "path_weight"]}
+    assert sorted(cell["notes"]) == wanted.get(router.kind, [])
+    if "sites" in payload:
+        mass = trace.by_layer(trace.routing_weights).sum(axis=-1)
+        np.testing.assert_allclose(numbers(payload["sites"]["mass"], mass.shape), mass, atol=1e-3)
 
 
 def test_the_page_says_who_acts_why_and_on_which_tokens_nobody_does(show):
@@ -190,6 +209,14 @@ def test_bars_of_weights_below_0_hang_from_the_zero_line(show):
     assert "below 0 takes an expert's update away" in page.inner_text(".detail .key")
     assert "an even share" not in page.inner_text(".detail .key")
     assert page.locator(".silences").is_hidden()  # there are none in this layer
+
+
+def test_the_path_of_a_token_has_the_names_of_its_experts(show):
+    path = np.array([[[2, 0], [1, 0]]] * 2)
+    page = show(noted(np.ones((2, 2, 3)), path=path, path_weight=np.full((2, 2, 1), 0.625)))
+    page.fill(".toolbar input[type=number]", "0")
+    page.locator(".tok").nth(1).click(position={"x": 3, "y": 8})
+    page.wait_for_selector(".noted:text-is('Heaviest path: C z → A x, 0.63 of the token.')")
 
 
 def test_of_a_softmax_the_page_has_no_words_or_marks(show):

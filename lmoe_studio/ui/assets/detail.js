@@ -182,7 +182,7 @@ function makeDetail(view, act) {
       rows[k].value.classList.remove("rough");
       if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toFixed(3);
     });
-    noted.textContent = wordsOfNotes(cell.notes);
+    noted.textContent = wordsOfNotes(cell.notes, view.data.experts);
     if (cell.token_id !== null) place.textContent += ` · id ${cell.token_id}`;
   }
 

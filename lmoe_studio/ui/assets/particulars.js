@@ -89,11 +89,16 @@ function countTypes({ types, type }, lo, hi) {
 }
 
 // Of one token at one layer, what the Studio has told of it.
-function wordsOfNotes({ neighbour, neighbour_distance: distance, ...others } = {}) {
+function wordsOfNotes(notes = {}, experts) {
+  const { neighbour, neighbour_distance: distance, path, path_weight: share, ...others } = notes;
   const lists = Object.entries(others).map(([name, values]) => `${name}: ${values.map(rounded).join(", ")}.`);
   if (neighbour) {
     const found = neighbour.map((row, i) => row + (distance ? ` (distance ${distance[i].toFixed(2)})` : ""));
     lists.unshift(`Nearest examples: ${found.join(", ")}.`);
+  }
+  if (path) {
+    const nodes = path.map((k) => `${experts[k].glyph} ${experts[k].name}`).join(" → ");
+    lists.unshift(`Heaviest path: ${nodes}${share ? `, ${fixed(share[0], 2)} of the token` : ""}.`);
   }
   return lists.join(" ");
 }
