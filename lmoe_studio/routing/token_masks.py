@@ -38,7 +38,7 @@ def token_mask(
         case _:
             raise PlanError(
                 f"{asked_by!r} is about the tokens' texts, which a forward pass does not know; "
-                "run it through a Studio, or settle the plan with PlanRow first."
+                "run it through a Studio, give a tokenizer, or settle it with PlanRow first."
             )
 
 
