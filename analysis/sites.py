@@ -15,6 +15,10 @@ _KEYS = ("label", "phase", "token_id", "token", "special")
 _ROUNDING = 1e-3
 
 
+_FOR_THE_GATE = ("branches",)
+"""Notes that say nothing one by one: what a tree routes changed logits by."""
+
+
 class NotedLike(RoutingLike, Protocol):
     """What a site frame needs beside what a routing frame does."""
 
