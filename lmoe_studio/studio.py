@@ -64,6 +64,7 @@ from lmoe_studio.tracing.text_blend import text_blend
 from lmoe_studio.tracing.token_ids import TokenIds
 from lmoe_studio.tracing.token_texts import TokenTexts
 from lmoe_studio.training.adapt import Adapted, AdaptStep, adapt
+from lmoe_studio.training.distil import Distilled, distil
 from lmoe_studio.training.memory import build_memory
 
 _FOLDED = "A blend is folded into the base model's weights; unfold it first."
@@ -652,6 +653,48 @@ class Studio:
                 settings=router,
                 per_expert=per_expert,
                 text_column=text_column,
+            )
+
+    def distil(
+        self,
+        texts: CorpusLike,
+        *,
+        router: RouterSettings | None = None,
+        text_column: str = "text",
+        on_step: Callable[[int, float], None] = lambda *_: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> Distilled:
+        """A bank like the loaded one, whose router knows all routes from token ids alone.
+
+            found = studio.distil("texts.jsonl", steps=500)
+            found.after.agreement, save_bank(found.bank, "readable")
+
+        Args:
+            texts: as for `evaluate`; of each as much as the model can read.
+            router: settings of the new router, of kind `pre`; None has one route for all layers.
+            text_column: of a file or dataset.
+            on_step: hears each step, from 1, and its loss; it cannot run the studio.
+            should_stop: asked before each step.
+            options: those of `DistilOptions`: `steps`, `learning_rate`, `held_out`.
+
+        Raises:
+            ConfigError: an option is out of range, or the kind reads hidden states.
+            HubError, DataError: the texts cannot be had.
+            TextError: there is too little text.
+            PlanError: a blend is folded.
+        """
+        with opened_corpus(texts, text_column=text_column) as corpus:
+            ids = [self._encode_cut(item)[: self.context_length] for item in corpus]
+        with self._live_experts(), self._one_at_a_time:
+            return distil(
+                self.base,
+                self.model,
+                ids,
+                settings=router,
+                on_step=on_step,
+                should_stop=should_stop,
+                **options,
             )
 
     def undo_adaptation(self) -> None:

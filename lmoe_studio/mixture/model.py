@@ -279,7 +279,6 @@ class MixtureModel(nn.Module):
         with nullcontext() if is_idle else self._calling(call):
             yield call
 
-    @torch.no_grad()
     def known_routing(self, tokens: TokenBatch) -> RoutingRecord:
         """What the routers say of a text before anything is run, where they read ids alone.
 

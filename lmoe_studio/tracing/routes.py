@@ -13,6 +13,7 @@ from lmoe_studio.tracing.token_texts import TokenTexts
 _COLUMNS = ("position", "layer", "expert", "weight")
 
 
+@torch.no_grad()
 def known_routes(model: MixtureModel, texts: TokenTexts, ids: list[int]) -> pd.DataFrame:
     """The weights that every token of a text will have, one row a position × layer × expert.
 
