@@ -13,7 +13,7 @@ from lmoe_studio.routing.losses import load_balancing_loss
 class BalanceGroup(NamedTuple):
     """Experts that are to be used evenly, by some tokens."""
 
-    experts: Int[Tensor, " some"]
+    experts: Int[Tensor, " some"] | slice
     tokens: Bool[Tensor, "batch seq"]
 
 

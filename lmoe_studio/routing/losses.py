@@ -62,14 +62,18 @@ def skill_loss(
     probs: Float[Tensor, "batch seq site expert"],
     skills: Int[Tensor, " batch"],
     mask: Bool[Tensor, "batch seq"],
+    allowed: Bool[Tensor, "batch seq site expert"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy between routing probabilities and each example's skill, an expert's index.
 
-    Rows with skill -1 have none and are left out.
+    Rows with skill -1 have none and are left out. A token that may not use its skill's expert has
+    nothing to learn there, and 0.
     """
     kept = mask & (skills >= 0)[:, None]
     target = skills.clamp_min(0)[:, None, None, None].expand(*probs.shape[:-1], 1)
     chosen = -torch.log(probs.gather(-1, target).clamp_min(1e-9))
+    if allowed is not None:
+        chosen = chosen * allowed.gather(-1, target)
     return token_mean(chosen, kept).mean()
 
 

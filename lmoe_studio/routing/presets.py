@@ -70,21 +70,26 @@ def with_preset(given: Settings, experts: Sequence[str] | None = None) -> dict[s
         return values | own
     values["options"] = values.get("options", {})
     make = _OF_EXPERTS.get(str(name))
-    if make and not own.get("options"):
-        if experts is None:
-            raise ConfigError(
-                f"The preset {name!r} takes the experts' names from a config's skills; where there is "
-                "none, give `options` as docs/mechanisms.md has them."
-            )
+    if make and experts is not None and "levels" not in (own.get("options") or {}):
         values["options"] = make(experts)
+    elif make and not own.get("options"):
+        raise ConfigError(
+            f"The preset {name!r} takes the experts' names from a config's skills; where there is "
+            "none, give `options` as docs/mechanisms.md has them."
+        )
     return _merged(values, own)
 
 
 def _levels(experts: Sequence[str]) -> dict[str, Any]:
     """Two levels, the first half of the experts above the rest."""
     half = len(experts) // 2
-    levels = [list(one) for one in (experts[:half], experts[half:]) if one]
-    return {"levels": [{"experts": one, "fan_out": min(_FAN_OUT, len(one))} for one in levels]}
+    if half < _FAN_OUT:
+        raise ConfigError(
+            f"The preset 'smore' makes two levels of at least {_FAN_OUT} experts, and here are "
+            f"{len(experts)}; name the levels in `options`."
+        )
+    levels = list(experts[:half]), list(experts[half:])
+    return {"levels": [{"experts": one, "fan_out": _FAN_OUT} for one in levels]}
 
 
 _OF_EXPERTS: Mapping[str, Callable[[Sequence[str]], dict[str, Any]]] = MappingProxyType(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmoe_studio.config import Config
 from lmoe_studio.errors import TextError
+from lmoe_studio.routing.balance import BalanceGroup
 from lmoe_studio.routing.gates import above_threshold, activated, largest, learned_threshold
 from lmoe_studio.routing.layer_code import layer_code
 from lmoe_studio.routing.pooling import pooled
@@ -231,6 +232,15 @@ class Router(nn.Module):
     def allowed(self, notes: Notes) -> Bool[Tensor, "*#batch expert"] | None:
         """Which experts each token may use, at least one; None where it may use all."""
         return None
+
+    def balanced(self, notes: Notes, tokens: Bool[Tensor, "batch seq"]) -> list[BalanceGroup]:
+        """Which experts are to be used evenly, and by which of these tokens: all by all.
+
+        Args:
+            notes: of a record, `[batch, seq, site, …]`.
+            tokens: that are no padding.
+        """
+        return [BalanceGroup(slice(None), tokens)]
 
     def decide(
         self, logits: Float[Tensor, "*batch expert"], notes: Notes

@@ -7,11 +7,13 @@ from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lmoe_studio.config import Config, printable
 from lmoe_studio.errors import ConfigError, did_you_mean
+from lmoe_studio.routing.balance import BalanceGroup
 from lmoe_studio.routing.branches import (
     Branches,
     LevelGate,
@@ -179,6 +181,9 @@ class TreeRouter(Router):
 
     def _chosen(self, branches: Branches) -> list[Tensor]:
         return choices(branches, self.options.fan_outs, self.settings.temperature)
+
+    def balanced(self, notes: Notes, tokens: Bool[Tensor, "batch seq"]) -> list[BalanceGroup]:
+        return [BalanceGroup(level, tokens) for level in self.places.split(self.options.sizes)]
 
     def _by_expert(self, nodes: Tensor) -> Tensor:
         return nodes.index_select(-1, self.order)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmoe_studio.config import Config, printable
 from lmoe_studio.errors import ConfigError, did_you_mean
+from lmoe_studio.routing.balance import BalanceGroup
 from lmoe_studio.routing.gates import even_logit
 from lmoe_studio.routing.parameters import Parameters
 from lmoe_studio.routing.router import Notes, Reading, Router, RouterSpec, Scores
@@ -91,6 +92,13 @@ class TypedRouter(Router):
 
     def allowed(self, notes: Notes) -> Bool[Tensor, "*batch expert"]:
         return self.doors[notes["type"]]
+
+    def balanced(self, notes: Notes, tokens: Bool[Tensor, "batch seq"]) -> list[BalanceGroup]:
+        types = notes["type"][:, :, 0]
+        return [
+            BalanceGroup(row.nonzero().flatten(), tokens & (types == number))
+            for number, row in enumerate(self.doors)
+        ]
 
 
 def typed_scores(

@@ -110,13 +110,16 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORED)  # also of a first token, which nothing stands before
+    steps = torch.full_like(ids, -1)
     for index, row in enumerate(rows):
         example: Example = row["example"]
         ids[index, : len(example)] = torch.tensor(example.ids)
         labels[index, 1 : len(example)] = torch.tensor(example.labels[1:])
+        steps[index, : len(example)] = torch.tensor(example.steps)
         mask[index, : len(example)] = 1
     skills = torch.tensor([row["skill"] for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "skills": skills}
+    found = {"input_ids": ids, "attention_mask": mask, "steps": steps}
+    return found | {"labels": labels, "skills": skills}
 
 
 def _load_skill(

@@ -47,7 +47,7 @@ def evaluate(
             rows = [{"example": example, "skill": label} for example in examples]
             batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
             mask = batch["attention_mask"]
-            output = model(batch["input_ids"], mask, plan=plan, record=True)
+            output = model(batch["input_ids"], mask, steps=batch["steps"], plan=plan, record=True)
             total += float(summed_loss(output.logits, batch["labels"]))
             count += int(learned_tokens(batch["labels"]))
             weights = output.routing.weights * mask[:, :, None, None]

@@ -1,7 +1,7 @@
 """One row of a data file becomes one example: token ids, and which of them are to be learned."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,17 +22,23 @@ class Example:
 
     ids: list[int]
     labels: list[int]
+    steps: list[int]
+    """Of an answer, how many tokens of it stand before each; -1 for what it answers, and of texts."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def part(self, start: int, stop: int | None = None) -> "Example":
         """Some of its tokens."""
-        return Example(self.ids[start:stop], self.labels[start:stop])
+        return Example(self.ids[start:stop], self.labels[start:stop], self.steps[start:stop])
 
     def after(self, other: "Example") -> "Example":
         """Both in one sequence, the other first."""
-        return Example(other.ids + self.ids, other.labels + self.labels)
+        return Example(other.ids + self.ids, other.labels + self.labels, other.steps + self.steps)
+
+    def unforeseen(self) -> "Example":
+        """The same where nothing foretells its first token."""
+        return replace(self, labels=[IGNORED, *self.labels[1:]])
 
     @property
     def learned(self) -> int:
@@ -90,7 +96,7 @@ class Examples:
             return self.of(row)
         ids = self._reader.ids(row.parts[0][1])
         opening = len(self.opening)
-        return Example(ids, [IGNORED] * opening + ids[opening:])
+        return Example(ids, [IGNORED] * opening + ids[opening:], [-1] * len(ids))
 
     def special_tokens(self, row: TextRow) -> int:
         """How many special tokens are written in a row, which are read as their characters."""
@@ -102,19 +108,21 @@ class Examples:
         """A text read as one; `learned` are stretches of its characters."""
         cuts = [len(text) if cut is None else cut for stretch in learned for cut in stretch]
         ids, places = self._reader.cut(text, cuts, special=special)
-        labels = [IGNORED] * len(ids)
+        labels, steps = [IGNORED] * len(ids), [-1] * len(ids)
         for start, stop in zip(places[::2], places[1::2], strict=True):
             labels[start:stop] = ids[start:stop]
-        return Example(ids, labels)
+            steps[start:stop] = range(stop - start)
+        return Example(ids, labels, steps)
 
     def _ended(self, example: Example) -> Example:
         """With the end of a text, which is learned, unless the tokenizer has put one."""
-        ids, labels = example.ids, example.labels
+        ids, labels, steps = example.ids, example.labels, example.steps
         if self._end is None:
             return example
         if ids and ids[-1] == self._end:
-            return Example(ids, [*labels[:-1], self._end])
-        return Example([*ids, self._end], [*labels, self._end])
+            return replace(example, labels=[*labels[:-1], self._end])
+        step = steps[-1] + 1 if steps and steps[-1] >= 0 else -1
+        return Example([*ids, self._end], [*labels, self._end], [*steps, step])
 
     def _conversation(self, row: TextRow) -> tuple[str, list[tuple[int, int]]]:
         """A conversation in the chat template, and where in it the assistant speaks."""

@@ -23,7 +23,8 @@ def routing_gauges(
         experts: names in the bank's order.
         weights: mean routing weight, `[site, expert]`.
     """
-    weights = weights / weights.sum(axis=1, keepdims=True).clip(1e-9)  # sigmoids do not sum to 1
+    weights = np.abs(weights)  # without a softmax they may be negative, and need not sum to 1
+    weights = weights / weights.sum(axis=1, keepdims=True).clip(1e-9)
     layers = sorted({site.layer for site in sites})
     groups = [part for part in np.array_split(layers, min(_GROUPS, len(layers))) if len(part)]
     rows = []

@@ -13,44 +13,50 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lmoe_studio.mixture.model import MixtureOutput
+from lmoe_studio.routing.balance import BalanceGroup, group_balance
 from lmoe_studio.routing.losses import (
-    load_balancing_loss,
     router_z_loss,
     routing_shares,
     skill_loss,
     token_mean,
     top_choices,
 )
+from lmoe_studio.routing.router import Router
 from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.training.language_loss import learned_tokens, summed_loss
 from lmoe_studio.training.processes import Processes
 
 Batch = dict[str, Tensor]
-"""`input_ids`, `attention_mask`, `labels`: `[batch, seq]`; `skills`: `[batch]`."""
+"""`input_ids`, `attention_mask`, `steps`, `labels`: `[batch, seq]`; `skills`: `[batch]`."""
+
+TopChoices = list[Float[Tensor, "site some"]]
+"""For each group of experts that is balanced, how many tokens have each as their top choice."""
 
 
 @dataclass
 class WholeStep:
     """What a step holds in all its batches and processes."""
 
-    router: RouterSettings
+    router: Router
+    """One of them, as all are of a kind."""
     processes: Processes
     tokens: Tensor
     supervised: Tensor
     """Tokens whose text has an expert of its own."""
     learned: Tensor
     """Tokens that are to be predicted."""
-    later: Float[Tensor, "site expert"] | None
-    """Top choices of this process's batches after the first; None if there are none."""
-    _load: Float[Tensor, "site expert"] | None = None
+    later: TopChoices | None
+    """Of this process's batches after the first; None if there are none."""
+    _chosen: TopChoices | None = None
+    """Of all batches and processes."""
 
     @classmethod
     def of(
         cls,
         batches: Sequence[Batch],
-        router: RouterSettings,
+        router: Router,
         processes: Processes,
-        later: Float[Tensor, "site expert"] | None = None,
+        later: TopChoices | None = None,
     ) -> Self:
         """Count what is in this process's batches, and all others'; `later` is of `look_ahead`."""
         counts = [
@@ -67,26 +73,37 @@ class WholeStep:
         """
         routing, mask = output.routing, _mask(batch)
         assert routing is not None
-        probs, count = compared(routing.probs, self.router), self.processes.count
+        probs = compared(routing.probs, self.router.settings)
+        groups, count = self.router.balanced(routing.notes, mask), self.processes.count
         share = mask.sum() * count / self.tokens
         supervised = _supervised(batch).sum() * count / self.supervised
-        if self._load is None:  # the first batch
-            chosen = top_choices(probs, mask)
-            chosen = chosen if self.later is None else chosen + self.later
-            self._load = self.processes.sum(chosen) / self.tokens
+        if self._chosen is None:  # the first batch
+            chosen = _added(self.later, _top_choices(probs, groups))
+            self._chosen = [self.processes.sum(one) for one in chosen]
         return {
             "language": summed_loss(output.logits, batch["labels"]) * count / self.learned,
-            "balance": share * load_balancing_loss(probs, mask, self._load),
+            "balance": self._balance(probs, groups, self._chosen),
             "z": share * router_z_loss(routing.logits, mask),
-            "skill": supervised * skill_loss(probs, batch["skills"], mask),
+            "skill": supervised
+            * skill_loss(probs, batch["skills"], mask, self.router.allowed(routing.notes)),
             "routing": share * token_mean(routing.weights.detach(), mask),
         }
 
+    def _balance(
+        self, probs: Tensor, groups: Sequence[BalanceGroup], chosen: TopChoices
+    ) -> Float[Tensor, ""]:
+        """A batch's part of the mean over the groups that have tokens in this step."""
+        tokens = [one[0].sum() for one in chosen]
+        loads = [one / many.clamp_min(1) for one, many in zip(chosen, tokens, strict=True)]
+        each = group_balance(probs, groups, loads)
+        whole = torch.stack(tokens)
+        own = torch.stack([group.tokens.sum() for group in groups])
+        parts = own * self.processes.count / whole.clamp_min(1) * each
+        return parts.sum() / (whole > 0).sum().clamp_min(1)
+
 
 @torch.no_grad()
-def look_ahead(
-    model: nn.Module, batches: Sequence[Batch], router: RouterSettings
-) -> Float[Tensor, "site expert"] | None:
+def look_ahead(model: nn.Module, batches: Sequence[Batch], router: Router) -> TopChoices | None:
     """The top choices of a step's batches after the first, before any of them is learned from.
 
     The balance loss multiplies each expert's load, which has no gradient, by its mean probability,
@@ -99,10 +116,15 @@ def look_ahead(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for batch in batches[1:]:
             output = model(
-                batch["input_ids"], batch["attention_mask"], record=True, logits_to_keep=1
+                batch["input_ids"],
+                batch["attention_mask"],
+                steps=batch["steps"],
+                record=True,
+                logits_to_keep=1,
             )
-            chosen = top_choices(compared(output.routing.probs, router), _mask(batch))
-            found = chosen if found is None else found + chosen
+            groups = router.balanced(output.routing.notes, _mask(batch))
+            probs = compared(output.routing.probs, router.settings)
+            found = _added(found, _top_choices(probs, groups))
     return found
 
 
@@ -117,6 +139,14 @@ def compared(
             return routing_shares(probs)
         case "identity":  # logits, over the temperature
             return probs.softmax(dim=-1)
+
+
+def _top_choices(probs: Tensor, groups: Sequence[BalanceGroup]) -> TopChoices:
+    return [top_choices(probs[..., group.experts], group.tokens) for group in groups]
+
+
+def _added(some: TopChoices | None, more: TopChoices) -> TopChoices:
+    return more if some is None else [one + other for one, other in zip(some, more, strict=True)]
 
 
 def _mask(batch: Batch) -> Tensor:

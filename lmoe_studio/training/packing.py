@@ -10,7 +10,7 @@ from lmoe_studio.training.examples import IGNORED, Example, Examples
 from lmoe_studio.training.row_files import RowFiles
 
 _TOKENS_A_CHARACTER = 0.2  # a low guess, from which it is said how many texts to pick at first
-_EMPTY = Example([], [])
+_EMPTY = Example([], [], [])
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Packer:
                     yield whole
                     whole = _EMPTY
                 # Its first token is not to be predicted from the example before it.
-                whole = Example(cut.ids, [IGNORED, *cut.labels[1:]]).after(whole)
+                whole = cut.unforeseen().after(whole)
         yield from (rest for rest in (whole, texts) if rest.learned)
 
     def _parted(self, example: Example) -> tuple[Example, Example]:
@@ -99,8 +99,8 @@ class Packer:
         if not rest or not opening or rest.ids[: len(opening)] == opening:
             return part, rest
         # Nothing foretells the middle of a text from its opening alone.
-        rest = Example(rest.ids, [IGNORED, *rest.labels[1:]])
-        return part, rest.after(Example(opening, [IGNORED] * len(opening)))
+        begun = Example(opening, [IGNORED] * len(opening), [-1] * len(opening))
+        return part, rest.unforeseen().after(begun)
 
     def _cut(self, example: Example, noted: Counter[str]) -> Example | None:
         cut = example.part(0, self.length)

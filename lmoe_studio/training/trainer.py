@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +27,7 @@ from transformers import (
 
 from lmoe_studio.errors import StorageError, TrainingError
 from lmoe_studio.mixture.model import MixtureModel
-from lmoe_studio.routing.registry import router_class
+from lmoe_studio.routing.router import Router
 from lmoe_studio.training.arguments import training_arguments
 from lmoe_studio.training.checkpoints import Checkpoints
 from lmoe_studio.training.config import TrainingConfig
@@ -96,7 +96,6 @@ class JointTrainer(Trainer):
         self._tell = on_event if processes.is_main else lambda _: None
         self._sums: dict[str, Tensor] = {}
         self._step: WholeStep | None = None
-        self._router_learns = router_class(config.router.kind).learned
         self._clock = time.monotonic()
         self._staging = False
         for callback in (PrinterCallback, ProgressCallback):
@@ -140,7 +139,9 @@ class JointTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:
-        output = model(inputs["input_ids"], inputs["attention_mask"], record=True)
+        output = model(
+            inputs["input_ids"], inputs["attention_mask"], steps=inputs["steps"], record=True
+        )
         assert self._step is not None
         parts = self._step.losses(output, inputs)
         config = self.config
@@ -156,10 +157,10 @@ class JointTrainer(Trainer):
         """The batches of a step, of which the losses have to know the whole."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = [self._prepare_inputs(batch) for batch in batches]
-        later = None
-        if self.config.balance_loss and self._router_learns:
-            later = look_ahead(self.model_wrapped or self.mixture, batches, self.config.router)
-        self._step = WholeStep.of(batches, self.config.router, self.processes, later)
+        later, router = None, cast(Router, self.mixture.routers[0])
+        if self.config.balance_loss and router.learned:
+            later = look_ahead(self.model_wrapped or self.mixture, batches, router)
+        self._step = WholeStep.of(batches, router, self.processes, later)
         return batches, items
 
     def _skill_weight(self) -> float:

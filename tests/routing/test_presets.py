@@ -44,6 +44,9 @@ def test_a_tree_is_made_of_the_skills():
     assert config({"preset": "smore", "options": {"levels": own}}).router.options["levels"][0][
         "experts"
     ] == NAMES  # fmt: skip
+    few = {"skills": [{"name": name, "train": ["a.txt"]} for name in "abc"]}
+    with pytest.raises(ConfigError, match="at least 2 experts, and here are 3"):
+        config({"preset": "smore"}, **few)
     with pytest.raises(ConfigError, match="takes the experts' names from a config's skills"):
         RouterSettings.parse({"preset": "smore"}, source="router")
 

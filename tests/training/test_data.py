@@ -249,7 +249,7 @@ def test_a_large_file_needs_little_memory(tmp_path, tokenizer):
 
 def test_skills_take_turns_and_every_sequence_is_seen_once_a_round():
     def skill(name, count):
-        rows = [Example([i], [i]) for i in range(count)]
+        rows = [Example([i], [i], [-1]) for i in range(count)]
         return SkillData(name, rows, [], SkillReport(name, count, 0, count, count, {}))
 
     data = MixedSkills([skill("a", 5), skill("b", 3)], 30, seed=3)

@@ -99,6 +99,7 @@ def precision(request, monkeypatch):
     [
         ({}, torch.float32),
         ({"activation": "sigmoid"}, torch.float32),
+        ({"preset": "moiie"}, torch.float32),
         ({"scope": "module", "top_k": 1}, torch.float32),
         ({"scope": "module", "top_k": 1, "activation": "sigmoid"}, torch.float64),
     ],
