@@ -6,7 +6,8 @@ import re
 import pytest
 from tiny_models import make_bank, make_tiny_base, make_tiny_tokenizer
 
-from lmoe_studio.experts.files import save_bank
+from lmoe_studio.experts.files import load_bank, save_bank
+from lmoe_studio.routing.settings import RouterSettings
 
 ROWS = [
     {"body": "SELECT 1", "skill": "sql"},
@@ -81,3 +82,20 @@ def test_bad_data_is_one_sentence(lmoe, bank, tmp_path, content, options, messag
     assert message in " ".join(err.split())
     assert "Traceback" not in err
     assert err.count("Error: ") == 1
+
+
+@pytest.mark.parametrize("pool", ["prompt", "prefix"])
+def test_losses_of_tokens_that_the_routing_has_seen_are_called_so(lmoe, bank, data, tmp_path, pool):
+    base = load_bank(bank).base.id
+    pooled = make_bank(make_tiny_base(), base_id=base, router=RouterSettings(pool=pool))
+    folder, seen = save_bank(pooled, tmp_path / "pooled"), pool == "prompt"
+    options = ["--text-column", "body", "--device", "cpu", "--max-tokens", 12]
+    code, _, err = lmoe("eval", folder, "--data", data, *options)
+    assert code == 0, err
+    assert ("the routing has seen" in " ".join(err.split())) == seen
+    code, out, err = lmoe("eval", folder, "--data", data, *options, "--json")
+    assert code == 0, err
+    assert ("hindsight" in json.loads(out)) == seen
+    code, _, err = lmoe("trace", "--bank", folder, "--text", "abc", "--device", "cpu")
+    assert code == 0, err
+    assert ("the routing has seen" in " ".join(err.split())) == seen

@@ -7,7 +7,7 @@ Memory holds some texts at a time, and of each pass the losses only.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ class CorpusLosses:
     cut: int
     """Texts that were longer than the model reads, or than asked for."""
     unlabelled: int
+    hindsight: str = ""
+    """What makes a router's losses look better than they are; see `MixtureModel.hindsight`."""
 
     def table(self) -> pd.DataFrame:
         """Plans × labels, and `mean` over the labels, each counting the same.
@@ -116,7 +118,7 @@ class CorpusEvaluator:
                 "The corpus has no text of two tokens or more; the first token of a text has "
                 "nothing that could foretell it."
             )
-        return tally.result()
+        return replace(tally.result(), hindsight=self.model.hindsight)
 
     def _groups(self, corpus: Corpus, max_tokens: int | None) -> Iterator[list["_Row"]]:
         limit = min(max_tokens or self.context_length, self.context_length)

@@ -65,6 +65,8 @@ def _eval(
         print(json.dumps(_values(found, studio.bank.name), indent=2, ensure_ascii=False))
     else:
         _print_losses(found)
+    if found.hindsight and not as_json:
+        say(found.hindsight)
     cut = f", {found.cut:,} of them cut" if found.cut else ""
     missing = f", {found.unlabelled:,} without a label" if label_column and found.unlabelled else ""
     say(f"{found.texts:,} texts{cut}{missing}, {found.tokens:,} tokens; nats a token.")
@@ -103,6 +105,7 @@ def _values(found: "CorpusLosses", bank: str) -> dict[str, Any]:
         "tokens": found.tokens,
         "cut": found.cut,
         "unlabelled": found.unlabelled,
+        **({"hindsight": found.hindsight} if found.hindsight else {}),
         "losses": frame.to_dict(orient="records"),
     }
 

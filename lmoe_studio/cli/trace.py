@@ -84,6 +84,8 @@ def _trace(
         studio = load(on_progress=tell)
         tell("Tracing")
         trace = studio.trace(prompt, max_tokens=max_tokens, contributions=contributions)
+    if studio.model.hindsight:
+        say(studio.model.hindsight)
     if out is None:
         _print_trace(trace)
         return

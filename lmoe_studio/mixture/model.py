@@ -34,6 +34,10 @@ from lmoe_studio.routing.apply import CompiledPlan, compile_plans
 from lmoe_studio.routing.given import PlansLike, as_plans
 from lmoe_studio.routing.router import Router, RouterOutput, TokenBatch
 
+_HINDSIGHT = (
+    "The routers read each prompt, or text that is traced, whole before they route its first token: "
+    "losses on its tokens are of tokens that the routing has seen."
+)
 _CHECKPOINT = "_gradient_checkpointing_func"  # where transformers keeps a block's own
 
 
@@ -114,6 +118,11 @@ class MixtureModel(nn.Module):
     def reads_whole_prompts(self) -> bool:
         """Whether a prompt cannot be read in parts, as its end decides how its beginning is routed."""
         return any(cast(Router, router).reads_whole_prompts for router in self.routers)
+
+    @property
+    def hindsight(self) -> str:
+        """What is to be said where a loss on a prompt's tokens is shown; empty if nothing."""
+        return _HINDSIGHT if self.reads_whole_prompts else ""
 
     def forward(
         self,

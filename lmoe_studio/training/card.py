@@ -18,6 +18,7 @@ def model_card(bank: ExpertBank, config: TrainingConfig) -> str:
         "folder under `experts/` is an ordinary PEFT adapter.",
         "## Held-out loss",
         "Nats a token on texts that training never saw; the base model with and without the bank.",
+        *([report["hindsight"]] if "hindsight" in report else []),
         _loss_table(report["held_out"]["base"], report["held_out"]["bank"]),
         *_separation(report),
         "## How it was made",

@@ -30,6 +30,7 @@ def with_report(
     curve: list[dict[str, float]],
     step: int,
     seconds: float,
+    hindsight: str,
 ) -> ExpertBank:
     """The bank with the report of its training."""
     report: dict[str, Any] = {
@@ -46,6 +47,8 @@ def with_report(
         else platform.processor() or platform.machine(),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
+    if hindsight:
+        report["hindsight"] = hindsight
     if len(config.skills) > 1:
         found = specialisation(trained.shares).round(4)
         report["specialisation"] = found.to_dict(orient="list")

@@ -108,6 +108,8 @@ def run_training(
         model = MixtureModel(base.model, bank, dtype=torch.float32, new_routers=True)
         model.texts = TokenTexts(base.tokenizer).parts
         try:
+            if model.hindsight:
+                tell(Message(model.hindsight))
             choose_trained(model, config)
             trainer = _train(model, config, skills, run, processes, tell, should_stop)
             bank = _finish(trainer, config, skills, data, tell)
@@ -219,6 +221,7 @@ def _finish(
         curve=trainer.curve,
         step=step,
         seconds=trainer.seconds,
+        hindsight=model.hindsight,
     )
 
 

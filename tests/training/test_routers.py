@@ -12,6 +12,7 @@ from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.losses import skill_loss
 from lmoe_studio.routing.settings import RouterSettings
 from lmoe_studio.training.config import OF_SHARES, TrainingConfig
+from lmoe_studio.training.events import Message
 from lmoe_studio.training.run import run_training
 from lmoe_studio.training.start import starting_bank
 
@@ -62,6 +63,10 @@ def test_it_learns_and_a_stopped_run_goes_on_bit_for_bit(base, changed, pairs, r
     whole = run_training(config, events.append, base=base)
     differs = [name for name in begun if not torch.equal(begun[name], whole.router_state[name])]
     assert differs
+    seen_before = config.router.pool == "prompt"
+    said = [event.text for event in events if isinstance(event, Message)]
+    assert any("routing has seen" in line for line in said) == seen_before
+    assert ("routing has seen" in (config.out / "README.md").read_text()) == seen_before
     assert all(tensor.isfinite().all() for tensor in whole.router_state.values())
     seen, listen, should_stop = stopping_at(2)
     with pytest.raises(TrainingStopped):
