@@ -20,7 +20,7 @@ class BalanceGroup(NamedTuple):
 def group_balance(
     probs: Float[Tensor, "batch seq site expert"],
     groups: Sequence[BalanceGroup],
-    loads: Sequence[Float[Tensor, "site some"]] | None = None,
+    loads: Sequence[Float[Tensor, "site _"]] | None = None,
 ) -> Float[Tensor, " group"]:
     """`|E| Σ_{i ∈ E} f_i P_i` of each group, mean over sites: 1 when balanced, |E| when collapsed.
 

@@ -29,7 +29,7 @@ from lmoe_studio.training.processes import Processes
 Batch = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `steps`, `labels`: `[batch, seq]`; `skills`: `[batch]`."""
 
-TopChoices = list[Float[Tensor, "site some"]]
+TopChoices = list[Float[Tensor, "site _"]]
 """For each group of experts that is balanced, how many tokens have each as their top choice."""
 
 
