@@ -111,7 +111,9 @@ def type_names(trace: NotedLike) -> list[str]:
 
 def _paths(nodes: NDArray[Any], experts: Sequence[str]) -> Any:
     """The names of the experts along each path `[row, level]`."""
-    return pd.Categorical(["/".join(experts[node] for node in path) for path in nodes.tolist()])
+    return pd.Categorical(
+        ["/".join(experts[int(node)] for node in path) for path in nodes.tolist()]
+    )
 
 
 def _site_rows(trace: NotedLike, sequence: int, special_tokens: bool) -> pd.DataFrame:

@@ -92,7 +92,7 @@ function makeDetail(view, act) {
   function showWords(whole) {
     const [lo, hi] = whole ? [0, view.T - 1] : [view.lo, view.hi];
     said.replaceChildren(...wordsOf(view, lo, hi, view.layer).map((text) => make("p", "", text)));
-    noted.textContent = "";
+    noted.classList.add("stale"); // until the Studio has told of this selection
   }
 
   function showFacts(whole, single) {
@@ -182,6 +182,7 @@ function makeDetail(view, act) {
       rows[k].value.classList.remove("rough");
       if (cell.contributions) rows[k].norm.textContent = cell.contributions[k].toFixed(3);
     });
+    noted.classList.remove("stale");
     noted.textContent = wordsOfNotes(cell.notes, view.data.experts);
     if (cell.token_id !== null) place.textContent += ` · id ${cell.token_id}`;
   }

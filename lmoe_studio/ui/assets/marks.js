@@ -41,14 +41,16 @@ function makeMarks(view, act) {
     }
   }
 
+  // It stays where there are some in any layer, so that nothing moves as layers change.
   function show() {
     found = silentTokens(view, view.layer);
-    silent.hidden = !found.length;
+    silent.hidden = !silentTokens(view, ALL_LAYERS).length;
+    silent.disabled = !found.length;
     row.hidden = silent.hidden && types.hidden;
     node.hidden = row.hidden;
     const many = found.length === 1 ? "1 token has" : found.length.toLocaleString("en") + " tokens have";
     const where = view.layer < 0 ? " in some layer" : " in layer " + view.data.layers[view.layer];
-    say(silent, `${many} no expert${where}`);
+    say(silent, found.length ? `${many} no expert${where}` : `Every token has an expert${where}`);
   }
 
   // The next of them after what is selected, and from the end the first.
