@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -41,6 +42,23 @@ _KINDS = {
     **dict.fromkeys(("generated", "special", "overridden"), "b"),
 }
 """NumPy's kind of each array; that of the others is "f"."""
+
+
+class _Plain(BaseModel, extra="forbid"):
+    """What a file holds beside arrays; see `RoutingTrace`."""
+
+    run: str
+    bank: str
+    base: str
+    experts: tuple[str, ...]
+    site_layers: tuple[int, ...]
+    site_modules: tuple[str, ...] | None
+    tokens: tuple[str, ...]
+    alternative_tokens: tuple[tuple[str, ...], ...]
+    router: str | None = None
+    plan: str | None = None
+    seed: int | None = None
+    versions: dict[str, str] = {}
 
 
 def save_trace(trace: RoutingTrace, path: Path | str) -> Path:
@@ -127,11 +145,7 @@ def _trace(plain: dict[str, Any], arrays: dict[str, Any]) -> RoutingTrace:
             raise ValueError(f"{name} holds {array.dtype}")
     if any(note.dtype.kind not in "ifb" for note in notes.values()):
         raise ValueError("a note holds no numbers")
-    if not all(isinstance(one, str) for one in (*plain["experts"], *plain["tokens"])):
-        raise ValueError("an expert or a token is no text")
-    for name in ("experts", "site_layers", "site_modules", "tokens"):
-        plain[name] = None if plain[name] is None else tuple(plain[name])
-    plain["alternative_tokens"] = tuple(tuple(row) for row in plain["alternative_tokens"])
+    plain = dict(_Plain.model_validate(plain))
     if _OWN not in arrays:
         arrays[_OWN] = _own_weights(*(arrays[n] for n in (
             "routing_weights", "router_probs", "overridden")))  # fmt: skip

@@ -104,6 +104,10 @@ class RoutingTrace:
             length = len(getattr(self, name))
             if length != expected:
                 raise ValueError(f"{name} has {length} entries, not {expected}")
+        alternatives = {self.alternative_ids.shape, self.alternative_logprobs.shape}
+        texts = {(positions, len(row)) for row in self.alternative_tokens}
+        if len(alternatives | texts) > 1:
+            raise ValueError("the ids, log-probabilities and texts of the alternatives do not fit")
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -183,6 +183,8 @@ DAMAGES = {
     "logprobs": lambda a: a[:-1], "alternative_ids": lambda a: a[1:],
     "alternative_tokens": lambda t: t[1:], "site_layers": lambda t: t[1:],
     "experts": lambda t: (*t, "one more"), "contributions": lambda a: a[:, :1],
+    "alternative_logprobs": lambda a: a[:, 1:], "bank": lambda _: None, "plan": lambda _: 5,
+    "seed": lambda _: "x", "versions": lambda _: ["x"], "site_modules": lambda _: [1],
     "ranks": lambda a: a.astype(np.float32), "generated": lambda a: a.astype(np.int8),
 }  # fmt: skip
 
