@@ -12,6 +12,7 @@ import typer
 from lmoe_studio.cli import (
     adapt,
     bank,
+    distil,
     evaluate,
     export,
     generate,
@@ -48,6 +49,7 @@ for _module in (
     export,
     train,
     adapt,
+    distil,
     jobs,
     bank,
     hub,

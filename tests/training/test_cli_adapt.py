@@ -1,4 +1,4 @@
-"""`lmoe adapt`: a new bank beside the old one, and a sentence for each mistake."""
+"""`lmoe adapt` and `lmoe distil`: a new bank beside the old one, and a sentence for each mistake."""
 
 import json
 
@@ -78,3 +78,24 @@ def test_what_is_there_is_not_written_over(lmoe, place):
     )
     assert code == 1
     assert "is there already" in " ".join(err.split())
+
+
+def test_a_router_is_distilled_into_a_new_bank(lmoe, place, tmp_path):
+    line = [
+        "distil",
+        place / "bank",
+        "--data",
+        place / "texts.txt",
+        "--steps",
+        3,
+        "--device",
+        "cpu",
+    ]
+    code, _, err = lmoe(*line, "--out", tmp_path / "ids")
+    assert code == 0, err
+    assert "the same first choice on" in " ".join(err.split())
+    assert load_bank(tmp_path / "ids").router.kind == "pre"
+    code, _, err = lmoe(*line[:3], place / "short.txt", "--out", tmp_path / "no", "--device", "cpu")
+    assert code == 1
+    assert "two are needed" in " ".join(err.split())
+    assert not (tmp_path / "no").exists()
