@@ -93,8 +93,8 @@ def _require_something_to_learn(config: TrainingConfig) -> None:
     learned = router_class(config.router.kind).learned
     if config.mode != "experts" and not learned:
         raise ConfigError(
-            f"Router '{config.router.kind}' has nothing to learn; mode '{config.mode}' takes "
-            "'linear'. To train experts under a router that stays as it is, use mode 'experts'."
+            f"Router '{config.router.kind}' has nothing to learn; mode '{config.mode}' takes one that "
+            "has, as 'linear'. To train experts under a router that stays as it is, use mode 'experts'."
         )
     if config.mode == "experts" and config.router.kind == "arrow":
         raise ConfigError(
