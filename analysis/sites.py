@@ -13,9 +13,7 @@ from analysis.frames import RoutingLike, as_list, categories, token_columns
 
 _KEYS = ("label", "phase", "token_id", "token", "special")
 _ROUNDING = 1e-3
-
-
-_FOR_THE_GATE = ("branches",)
+FOR_THE_GATE = ("branches",)
 """Notes that say nothing one by one: what a tree routes changed logits by."""
 
 

@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.sites import says_something, type_names
+from analysis.sites import FOR_THE_GATE, says_something, type_names
 from lmoe_studio.tracing.records import FloatArray, RoutingTrace
 from lmoe_studio.ui.clean_text import clean
 from lmoe_studio.ui.packing import Steps, in_steps, packed
@@ -15,8 +15,6 @@ from lmoe_studio.ui.palette import type_colour
 _MOST_VALUES = 8
 """A note of more numbers a token is none that a person reads."""
 _SHOWN_APART = ("threshold", "type")
-_OF_THE_GATE = ("branches",)
-"""What a router notes to be able to route anew, and says nothing to a person."""
 
 
 class ShownSites(TypedDict):
@@ -88,7 +86,7 @@ def notes_of_cell(trace: RoutingTrace, token: int, layer: int) -> dict[str, list
     others = {
         clean(name): values[token, layer].ravel()
         for name, values in trace.notes.items()
-        if name not in _SHOWN_APART + _OF_THE_GATE
+        if name not in _SHOWN_APART + FOR_THE_GATE
     }
     return {
         name: [float(value) for value in values]
