@@ -13,6 +13,7 @@ from transformers import Cache
 from benchmarks.speed.measure import Case
 from lmoe_studio.generation.replay import CudaGraph, Replayable, ReplayedSteps
 from lmoe_studio.mixture.model import MixtureModel
+from lmoe_studio.mixture.past import Memory
 from lmoe_studio.routing.plan import RoutingPlan
 from lmoe_studio.routing.router import TokenBatch
 from lmoe_studio.training.checkpoints import Checkpoints
@@ -78,9 +79,9 @@ class Unrouted:
     def compile_plan(self, _plans: object, _tokens: TokenBatch, **_: object) -> None:
         """There is nothing to steer."""
 
-    def typed(self, tokens: TokenBatch) -> TokenBatch:
+    def typed(self, tokens: TokenBatch, past: Memory) -> tuple[TokenBatch, Memory]:
         """Nothing tells types apart."""
-        return tokens
+        return tokens, past
 
     def run_pass(
         self, tokens: TokenBatch, attention_mask: Tensor, *, past_key_values: Cache, **_: object
@@ -195,7 +196,7 @@ def joint_training(model: MixtureModel, batch: dict[str, Tensor]) -> Case:
 
 def training_batch(rows: Tensor) -> dict[str, Tensor]:
     """Sequences as training collates them, each of another skill."""
-    examples = [Example(row, row) for row in rows.tolist()]
+    examples = [Example(row, row, [-1] * len(row)) for row in rows.tolist()]
     batch = collate([{"example": one, "skill": skill} for skill, one in enumerate(examples)])
     return {name: tensor.to(rows.device) for name, tensor in batch.items()}
 
