@@ -73,7 +73,12 @@ def test_each_run_is_what_it_would_be_alone(router, trace):
                 np.testing.assert_allclose(
                     getattr(run.trace, part), getattr(alone.trace, part), **ONE_PASS
                 )
-            np.testing.assert_array_equal(run.trace.overridden, alone.trace.overridden)
+            # Where a plan comes back to the router's own weight, the last bit may differ or not.
+            own, applied = alone.trace.router_weights, alone.trace.routing_weights
+            differs = np.abs(own - applied) > ONE_PASS["atol"]
+            np.testing.assert_array_equal(
+                run.trace.overridden & differs, alone.trace.overridden & differs
+            )
             assert run.trace.plan == alone.trace.plan
 
 

@@ -64,6 +64,7 @@ def opened(page):
     page.get_by_role("tab", name="Compose").click()
     page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_selector("#composer .row")
+    at_rest(page)
     return page
 
 

@@ -49,7 +49,9 @@ def drawn(browser):
     """Gives the text that a person sees for some tokens."""
     page = browser.new_page()
     page.set_content("<div id=box style='white-space: pre-wrap; width: 90000px'></div>")
-    page.add_script_tag(content=read_asset("view.js", "tokens.js", "cutlines.js", "strip.js"))
+    page.add_script_tag(
+        content=read_asset("particulars.js", "view.js", "tokens.js", "cutlines.js", "strip.js")
+    )
 
     def draw(tokens):
         trace = make_trace(tokens, layers=1, experts=("x", "y"))
@@ -130,7 +132,9 @@ def test_a_long_line_is_cut_where_it_wraps_at_any_width_and_looks_the_same(brows
         "<div id=box style='white-space: pre-wrap; overflow-wrap: anywhere; width: 700px; "
         "font: 14px/31px monospace'></div>"
     )
-    page.add_script_tag(content=read_asset("view.js", "tokens.js", "cutlines.js", "strip.js"))
+    page.add_script_tag(
+        content=read_asset("particulars.js", "view.js", "tokens.js", "cutlines.js", "strip.js")
+    )
     page.evaluate(DRAW, trace_payload(make_trace(tokens, layers=1, experts=("x", "y")), key=""))
     for width in (700, 431, 1000):
         page.eval_on_selector("#box", "(box, width) => (box.style.width = `${width}px`)", width)

@@ -5,14 +5,34 @@ An answer of the Studio reaches a page as a whole: who sees one part of it sees 
 
 from contextlib import contextmanager
 
+from job_processes import until
+
 
 @contextmanager
 def one_run(page, button="#generate"):
-    """What happens inside asks for a run; afterwards it has begun and ended, and its end is shown."""
+    """What happens inside asks for a run; afterwards it has begun and ended, and its end is shown.
+
+    Also to the page's own stream of answers, which closes a moment after it gave the last one: until
+    then the page drops a further press of the button, and complains of a reload.
+    """
     page.evaluate("document.querySelector('#status .status').dataset.before = 1")
-    yield
-    page.wait_for_selector("#status .status:not([data-before], .loading)")
-    page.wait_for_selector(f"{button}:not([disabled])")
+    closed = []
+
+    def note(request):
+        if "/queue/data" in request.url:
+            closed.append(request)
+
+    events = "requestfinished", "requestfailed"
+    for event in events:
+        page.on(event, note)
+    try:
+        yield
+        page.wait_for_selector("#status .status:not([data-before], .loading)")
+        page.wait_for_selector(f"{button}:not([disabled])")
+        until(lambda: closed or page.wait_for_timeout(20))
+    finally:
+        for event in events:
+            page.remove_listener(event, note)
 
 
 @contextmanager

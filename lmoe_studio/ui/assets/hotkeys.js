@@ -3,6 +3,7 @@
 
 {
   const ASKING = "#run, #run-sweep, .primary-act, .ask-act";
+  const AGAIN_AFTER = 700, MOST_TIMES = 4;
   let asked = null; // the Stop button of a run that was asked for, until it can be pressed
   let isStopWanted = false;
 
@@ -19,10 +20,30 @@
   addEventListener("click", (event) => {
     const [stop] = inOpenTab(".stop-act");
     if (!stop?.disabled || !event.target.closest?.(ASKING)) return;
+    if (isAgain) return;
     answer.disconnect();
     [asked, isStopWanted] = [stop, false];
     answer.observe(stop, { attributeFilter: ["disabled"] });
+    pressUntilHeard(event.target.closest("button"), stop);
   }, true);
+
+  // A button is enabled again with the last answer of its run, and for a moment longer, until the run
+  // is closed, a press of it is dropped. One that was heard and waits for its answer drops further ones.
+  let isAgain = false;
+  const pressUntilHeard = (button, stop) => {
+    const status = document.querySelector("#status");
+    const said = status?.innerHTML;
+    let times = 0;
+    const press = () => {
+      if (asked !== stop || !button?.isConnected || button.disabled) return;
+      if (status?.innerHTML !== said || ++times > MOST_TIMES) return;
+      isAgain = true;
+      button.click();
+      isAgain = false;
+      setTimeout(press, AGAIN_AFTER);
+    };
+    setTimeout(press, AGAIN_AFTER);
+  };
 
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
