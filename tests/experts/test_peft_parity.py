@@ -8,13 +8,13 @@ from peft import ArrowConfig, PeftModel
 from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 from tiny_models import make_bank, make_tiny_base
 
-from lmoe_studio.config import RouterSettings
 from lmoe_studio.experts.adapter import write_adapter
 from lmoe_studio.experts.merge import merge_blend
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.arrow import ArrowRouter, prototype
 from lmoe_studio.routing.plan import Override, RoutingPlan
 from lmoe_studio.routing.router import RouterSpec, TokenBatch
+from lmoe_studio.routing.settings import RouterSettings
 
 BLEND = {"sql": 0.7, "math": 0.3}
 ANY = {"sql": 1.5, "prose": -0.5, "math": 2.0}
