@@ -13,7 +13,7 @@ from lmoe_studio.experts.merge import merge_blend
 from lmoe_studio.mixture.model import MixtureModel
 from lmoe_studio.routing.arrow import ArrowRouter, prototype
 from lmoe_studio.routing.plan import Override, RoutingPlan
-from lmoe_studio.routing.router import RouterSpec, TokenBatch
+from lmoe_studio.routing.router import Reading, RouterSpec, TokenBatch
 from lmoe_studio.routing.settings import RouterSettings
 
 BLEND = {"sql": 0.7, "math": 0.3}
@@ -83,7 +83,8 @@ def test_arrow_scores_are_pefts_over_the_size_of_the_input():
     settings = RouterSettings(kind="arrow", scope="module")
     router = ArrowRouter(RouterSpec(settings, ("a", "b", "c"), 16, {"prototypes": exact}))
     none = torch.zeros(2, 5, dtype=torch.long)
-    scores = router.score(hidden, 1 / size, TokenBatch(none, none, none == 0, none - 1))
+    tokens = TokenBatch(none, none, none == 0, none - 1)
+    scores = router.score(Reading(hidden, tokens)).logits
     torch.testing.assert_close(scores * size, theirs)
     layer = ArrowLoraLinearLayer(16, _arrow_config())
     found = torch.stack(
