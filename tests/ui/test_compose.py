@@ -207,6 +207,19 @@ def test_escape_stops_what_the_studio_has_not_answered_yet(compose, studio, act)
     assert studio.steps - before == 64, "the key counted for one run"
 
 
+def test_a_press_that_the_page_drops_is_made_again_and_runs_once(compose, studio):
+    """As it is for a moment after a run, between its last answer and its end."""
+    compose.evaluate(
+        """() => document.querySelector('#generate').addEventListener(
+          'click', (event) => event.stopImmediatePropagation(), { capture: true, once: true })"""
+    )
+    runs = len(studio.plans)
+    generate(compose, "one two")
+    assert len(studio.plans) == runs + 1
+    compose.wait_for_timeout(1500)
+    assert len(studio.plans) == runs + 1
+
+
 def test_what_is_written_is_in_sight_and_so_is_stop(compose, studio):
     compose.get_by_role("button", name="Length, sampling, seed").click()
     for width, height in ((1000, 700), (1100, 900), (1400, 900), (600, 900)):
